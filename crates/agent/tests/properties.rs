@@ -50,6 +50,7 @@ fn spec(number: u8, variant: u8) -> Vec<u8> {
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::empty(),
     };
     let mut out = vec![0; limits::SPEC_BYTES_MAX];

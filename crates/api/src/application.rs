@@ -186,6 +186,9 @@ pub enum RestartPolicy {
     "rule": "!has(self.peripherals) || !has(self.peripherals.uart) || (has(self.capabilities) && 'uart' in self.capabilities)",
     "message": "peripherals.uart needs the capability uart",
 }, {
+    "rule": "!has(self.peripherals) || !has(self.peripherals.spi) || (has(self.capabilities) && 'spi' in self.capabilities)",
+    "message": "peripherals.spi needs the capability spi",
+}, {
     "rule": "!has(self.peripherals) || !has(self.peripherals.gpio) || (has(self.capabilities) && 'gpio' in self.capabilities)",
     "message": "peripherals.gpio needs the capability gpio",
 }, {
@@ -221,12 +224,12 @@ pub struct ApplicationConfig {
     /// After it ended.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
-    /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`, `i2c`, `uart`, `messages`.
+    /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`, `i2c`, `spi`, `uart`, `messages`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 32), regex(pattern = WORD_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
-    /// Which of a device's buses, UARTs and pins it may use, and how much of each.
+    /// Which of a device's buses, chips, UARTs and pins it may use, and how much of each.
     #[serde(default, skip_serializing_if = "PeripheralGrants::is_empty")]
     pub peripherals: PeripheralGrants,
     /// Where its messages may go: needs `messages` among the capabilities. A message to any other topic is refused.

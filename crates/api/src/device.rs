@@ -276,7 +276,7 @@ pub struct DeviceFacts {
 /// A bus or the like, which an Application is granted by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct DevicePeripheral {
-    /// Its kind and its number: `i2c0`.
+    /// Its kind and its number: `i2c0`; of a chip select also that: `spi0.1`.
     #[schemars(length(max = 16))]
     pub name: String,
     /// What it is.
@@ -295,6 +295,8 @@ pub enum PeripheralKind {
     Uart,
     /// A pin.
     Gpio,
+    /// A chip select of an SPI bus.
+    Spi,
     /// Something that this version does not know.
     #[default]
     #[serde(other)]

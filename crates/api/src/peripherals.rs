@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{GPIO_NAME_PATTERN, I2C_NAME_PATTERN, UART_NAME_PATTERN};
+use crate::schema::{GPIO_NAME_PATTERN, I2C_NAME_PATTERN, SPI_NAME_PATTERN, UART_NAME_PATTERN};
 
-/// Buses, UARTs and pins by name, each with what of it is granted. A device names those that it has in `status.facts.peripherals`.
+/// Buses, chips, UARTs and pins by name, each with what of it is granted. A device names those that it has in `status.facts.peripherals`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PeripheralGrants {
     /// I2C buses; they need the capability `i2c`.
@@ -18,6 +18,11 @@ pub struct PeripheralGrants {
     #[schemars(length(max = PERIPHERALS_MAX))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub uart: Vec<UartGrant>,
+    /// Chips on SPI buses; they need the capability `spi`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = PERIPHERALS_MAX))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub spi: Vec<SpiGrant>,
     /// Pins; they need the capability `gpio`. An application that names pins may use these alone, and may watch their edges; one
     /// that names none may use all pins, and watch none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -30,7 +35,7 @@ impl PeripheralGrants {
     /// Whether nothing is granted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.i2c.is_empty() && self.uart.is_empty() && self.gpio.is_empty()
+        self.i2c.is_empty() && self.uart.is_empty() && self.spi.is_empty() && self.gpio.is_empty()
     }
 }
 
@@ -80,6 +85,41 @@ impl Default for UartGrant {
     fn default() -> Self {
         Self { name: String::new(), baud: baud_default(), bytes_per_second: bytes_per_second_default() }
     }
+}
+
+/// A chip on an SPI bus, and how it is talked to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SpiGrant {
+    /// Of the chip select: `spi0.1` is the second one of the first bus.
+    #[schemars(length(min = 6, max = 6), regex(pattern = SPI_NAME_PATTERN))]
+    pub name: String,
+    /// The clock's polarity times two, and its phase.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 3))]
+    pub mode: i32,
+    /// The clock at most, thousands each second. A device that has none as fast takes a slower one.
+    #[serde(default = "clock_khz_default")]
+    #[schemars(range(min = 10, max = 50_000))]
+    pub clock_khz: i32,
+    /// Bytes on the bus at most, with one for each selection of the chip. What a second allows may be had at once.
+    #[serde(default = "bytes_per_second_default")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub bytes_per_second: i32,
+}
+
+impl Default for SpiGrant {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            mode: 0,
+            clock_khz: clock_khz_default(),
+            bytes_per_second: bytes_per_second_default(),
+        }
+    }
+}
+
+fn clock_khz_default() -> i32 {
+    1_000
 }
 
 /// A pin.

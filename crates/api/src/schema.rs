@@ -26,6 +26,8 @@ pub(crate) const WORD_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(crate) const I2C_NAME_PATTERN: &str = "^i2c[0-9]$";
 /// Name of a pin; boards number them below 1,024.
 pub(crate) const GPIO_NAME_PATTERN: &str = "^gpio(0|[1-9][0-9]{0,2}|10[0-2][0-9])$";
+/// Name of a chip select: that of an SPI bus, a point and its number, as Linux names such devices.
+pub(crate) const SPI_NAME_PATTERN: &str = "^spi[0-9]\\.[0-7]$";
 /// Name of a UART.
 pub(crate) const UART_NAME_PATTERN: &str = "^uart[0-9]$";
 /// Name of a topic: levels between slashes, none empty, and no wildcard of MQTT.

@@ -25,6 +25,10 @@ const PERIPHERALS_MAX: usize = 16;
 const BUSES_MAX: usize = 10;
 /// I2C's fast mode.
 const I2C_KHZ_MAX: u32 = 400;
+/// What can be granted of an SPI bus, in the protocol.
+const SPI_KHZ: std::ops::RangeInclusive<u32> = 10..=50_000;
+/// Chip selects of a bus; below ten as well.
+const CHIP_SELECTS_MAX: u8 = 8;
 
 /// A file of `boards/`.
 #[derive(Debug, Deserialize)]
@@ -47,6 +51,8 @@ pub(crate) struct Definition {
     pub(crate) pins: Vec<Pins>,
     #[serde(default)]
     pub(crate) i2c: Vec<Bus>,
+    #[serde(default)]
+    pub(crate) spi: Vec<Spi>,
     #[serde(default)]
     pub(crate) uart: Vec<Uart>,
     pub(crate) qemu: Option<Qemu>,
@@ -118,6 +124,16 @@ pub(crate) struct Pins {
 pub(crate) struct Bus {
     pub(crate) number: u8,
     pub(crate) what: String,
+    pub(crate) clock_khz: u32,
+}
+
+/// An SPI bus whose chip selects applications may use.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spi {
+    pub(crate) number: u8,
+    pub(crate) what: String,
+    pub(crate) chip_selects: u8,
     pub(crate) clock_khz: u32,
 }
 
@@ -219,14 +235,16 @@ fn check(board: &Definition) -> Result<(), Problem> {
     check_data_flash(&board.data_flash)?;
     check_budget(board)?;
     check_pins(&board.pins)?;
-    let named =
-        board.pins.iter().map(|pins| pins.pins.len()).sum::<usize>() + board.i2c.len() + board.uart.len();
+    let chip_selects: usize = board.spi.iter().map(|bus| usize::from(bus.chip_selects)).sum();
+    let pins: usize = board.pins.iter().map(|pins| pins.pins.len()).sum();
+    let named = pins + board.i2c.len() + chip_selects + board.uart.len();
     ensure(named <= PERIPHERALS_MAX, "pins", || {
         format!(
-            "pins, buses and UARTs together are {named}, more than the {PERIPHERALS_MAX} that a device may name"
+            "pins, buses, chip selects and UARTs together are {named}, more than the {PERIPHERALS_MAX} that a device may name"
         )
     })?;
     check_buses(&board.i2c)?;
+    check_spi(&board.spi)?;
     check_numbers("uart", board.uart.iter().map(|uart| (uart.number, uart.what.as_str())))?;
     board.qemu.as_ref().map_or(Ok(()), |qemu| check_qemu(board, qemu))
 }
@@ -360,6 +378,19 @@ fn check_buses(buses: &[Bus]) -> Result<(), Problem> {
     for bus in buses {
         ensure((1..=I2C_KHZ_MAX).contains(&bus.clock_khz), "i2c.clock_khz", || {
             format!("{} is not within 1..={I2C_KHZ_MAX}", bus.clock_khz)
+        })?;
+    }
+    Ok(())
+}
+
+fn check_spi(buses: &[Spi]) -> Result<(), Problem> {
+    check_numbers("spi", buses.iter().map(|bus| (bus.number, bus.what.as_str())))?;
+    for bus in buses {
+        ensure((1..=CHIP_SELECTS_MAX).contains(&bus.chip_selects), "spi.chip_selects", || {
+            format!("{} is not within 1..={CHIP_SELECTS_MAX}", bus.chip_selects)
+        })?;
+        ensure(SPI_KHZ.contains(&bus.clock_khz), "spi.clock_khz", || {
+            format!("{} is not within {SPI_KHZ:?}", bus.clock_khz)
         })?;
     }
     Ok(())

@@ -85,13 +85,27 @@ fn value(board: &Definition) -> String {
         format!("Bus {{ name: \"i2c{number}\", number: {number}, what: {what:?}, clock_hz: {clock_hz} }}")
     });
     field("i2c", format!("&[{}]", buses.collect::<Vec<_>>().join(", ")));
+    let chips =
+        board.spi.iter().flat_map(|bus| (0..bus.chip_selects).map(move |chip_select| (bus, chip_select)));
+    let chips = chips.map(|(bus, chip_select)| {
+        let (number, what) = (bus.number, &bus.what);
+        let clock_hz = u64::from(bus.clock_khz) * 1_000;
+        format!(
+            "Chip {{ name: \"spi{number}.{chip_select}\", bus: {number}, what: {what:?}, clock_hz: {clock_hz} }}"
+        )
+    });
+    field("spi", format!("&[{}]", chips.collect::<Vec<_>>().join(", ")));
     let uarts = board.uart.iter().map(|uart| {
         let (number, what) = (uart.number, &uart.what);
         format!("Uart {{ name: \"uart{number}\", number: {number}, what: {what:?} }}")
     });
     field("uart", format!("&[{}]", uarts.collect::<Vec<_>>().join(", ")));
-    let capabilities =
-        [("gpio", !board.pins.is_empty()), ("i2c", !board.i2c.is_empty()), ("uart", !board.uart.is_empty())];
+    let capabilities = [
+        ("gpio", !board.pins.is_empty()),
+        ("i2c", !board.i2c.is_empty()),
+        ("spi", !board.spi.is_empty()),
+        ("uart", !board.uart.is_empty()),
+    ];
     let capabilities = capabilities.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name);
     field("capabilities", format!("&{:?}", capabilities.collect::<Vec<_>>()));
     field("emulation", emulation(board));

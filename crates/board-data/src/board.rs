@@ -35,6 +35,8 @@ pub struct Board {
     pub pin_names: &'static [&'static str],
     /// I2C buses that applications may use, by number.
     pub i2c: &'static [Bus],
+    /// Chip selects of SPI buses that applications may use, by the numbers of the bus and their own.
+    pub spi: &'static [Chip],
     /// UARTs that applications may use, by number.
     pub uart: &'static [Uart],
     /// Capabilities that the board grants in addition to `key-value`, which every board has.
@@ -105,6 +107,19 @@ pub struct Bus {
     /// Its number.
     pub number: u8,
     /// What it is.
+    pub what: &'static str,
+    /// Clocks per second at most.
+    pub clock_hz: u32,
+}
+
+/// A chip select of an SPI bus, which applications are granted by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chip {
+    /// The kind, the number of the bus, and its own: `spi0.1`.
+    pub name: &'static str,
+    /// The number of the bus.
+    pub bus: u8,
+    /// Where it is.
     pub what: &'static str,
     /// Clocks per second at most.
     pub clock_hz: u32,

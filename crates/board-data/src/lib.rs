@@ -8,7 +8,7 @@
 mod board;
 mod geometry;
 
-pub use board::{Board, Budget, Bus, Code, Emulation, Pins, Region, Share, Uart};
+pub use board::{Board, Budget, Bus, Chip, Code, Emulation, Pins, Region, Share, Uart};
 pub use geometry::Geometry;
 
 include!(concat!(env!("OUT_DIR"), "/boards.rs"));

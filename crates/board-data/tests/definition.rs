@@ -82,12 +82,14 @@ fn what_is_wrong_is_told_with_file_and_key() {
         ("pins = [2, 3]", "pins = [1]", "pins.pins: 1 is there twice"),
         (
             "pins = [2, 3]",
-            "pins = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]",
-            "pins: pins, buses and UARTs together are 17, more than the 16",
+            "pins = [2, 3, 4, 5, 6, 7, 8, 9, 10]",
+            "pins: pins, buses, chip selects and UARTs together are 17, more than the 16",
         ),
         ("number = 1\n", "number = 0\n", "i2c.number: 0 stands where 1 belongs"),
         ("[[uart]]\nnumber = 1\n", "[[uart]]\nnumber = 2\n", "uart.number: 2 stands where 1 belongs"),
         ("clock_khz = 100", "clock_khz = 401", "i2c.clock_khz: 401 is not within 1..=400"),
+        ("chip_selects = 1", "chip_selects = 0", "spi.chip_selects: 0 is not within 1..=8"),
+        ("clock_khz = 10_000", "clock_khz = 9", "spi.clock_khz: 9 is not within 10..=50000"),
         ("{data}", "{date}", "qemu.arguments: {date} in"),
         ("\"-kernel\", \"{code}\",", "", "qemu.arguments: {code} is in none of them"),
         ("program = \"qemu-system-arm\"", "program = \"sh\"", "qemu.program: \"sh\" does not begin"),
@@ -119,11 +121,17 @@ fn constants_hold_what_the_files_say() {
     assert_eq!(nucleo.capabilities, ["gpio"]);
     assert!(nucleo.emulation.is_none());
     let virt = wasmbed_board_data::find("riscv32-virt").unwrap();
-    assert!(virt.capabilities.is_empty() && virt.i2c.is_empty() && virt.uart.is_empty());
+    assert!(
+        virt.capabilities.is_empty() && virt.i2c.is_empty() && virt.spi.is_empty() && virt.uart.is_empty()
+    );
     assert!(virt.pin_names.is_empty());
     let an385 = wasmbed_board_data::MPS2_AN385;
-    assert_eq!(an385.capabilities, ["gpio", "i2c", "uart"]);
+    assert_eq!(an385.capabilities, ["gpio", "i2c", "spi", "uart"]);
     assert_eq!(an385.pin_names, ["gpio0", "gpio1", "gpio2", "gpio3"]);
+    assert_eq!(
+        an385.spi.iter().map(|chip| (chip.name, chip.bus, chip.clock_hz)).collect::<Vec<_>>(),
+        [("spi0.0", 0, 10_000_000), ("spi1.0", 1, 10_000_000)]
+    );
     assert_eq!(
         an385.uart.iter().map(|uart| (uart.name, uart.number)).collect::<Vec<_>>(),
         [("uart0", 0), ("uart1", 1)]

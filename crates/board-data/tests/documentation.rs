@@ -61,7 +61,7 @@ fn tables_show_what_the_files_say() {
     compare(
         "firmware.md",
         "pins",
-        "| board | capabilities beside `key-value` | pins | I2C buses | UARTs |",
+        "| board | capabilities beside `key-value` | pins | I2C buses | SPI chip selects | UARTs |",
         |board| {
             let pins = board.pins.iter().map(|pins| {
                 let numbers: Vec<String> = pins.numbers.iter().map(u32::to_string).collect();
@@ -73,6 +73,10 @@ fn tables_show_what_the_files_say() {
                 .i2c
                 .iter()
                 .map(|bus| format!("`{}`: {}, {} kHz", bus.name, bus.what, bus.clock_hz / 1_000));
+            let chips = board
+                .spi
+                .iter()
+                .map(|chip| format!("`{}`: {}, {} kHz", chip.name, chip.what, chip.clock_hz / 1_000));
             let uarts = board.uart.iter().map(|uart| format!("`{}`: {}", uart.name, uart.what));
             let capabilities = board.capabilities.iter().map(|name| format!("`{name}`"));
             let or_none = |parts: Vec<String>, between: &str| match parts.is_empty() {
@@ -80,11 +84,12 @@ fn tables_show_what_the_files_say() {
                 false => parts.join(between),
             };
             format!(
-                "| `{}` | {} | {} | {} | {} |",
+                "| `{}` | {} | {} | {} | {} | {} |",
                 board.name,
                 or_none(capabilities.collect(), ", "),
                 or_none(pins, "; "),
                 or_none(buses.collect(), "; "),
+                or_none(chips.collect(), "; "),
                 or_none(uarts.collect(), "; ")
             )
         },

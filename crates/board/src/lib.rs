@@ -33,4 +33,4 @@ pub use smoltcp;
 pub use wasmbed_board_data as data;
 pub use wasmbed_flash as flash;
 pub use wasmbed_protocol::ResetReason;
-pub use wasmbed_supervisor::platform::{NoPeripherals, PeripheralError, Peripherals, i2c, uart};
+pub use wasmbed_supervisor::platform::{NoPeripherals, PeripheralError, Peripherals, bus, i2c, spi, uart};

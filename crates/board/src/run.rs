@@ -215,9 +215,10 @@ fn board<H: Hardware>(reset_reason: ResetReason, reset_detail: String) -> Board 
 fn peripherals(board: &wasmbed_board_data::Board) -> Vec<PeripheralFacts> {
     let pins = board.pin_names.iter().map(|name| (*name, PeripheralKind::Gpio));
     let buses = board.i2c.iter().map(|bus| (bus.name, PeripheralKind::I2c));
+    let chips = board.spi.iter().map(|chip| (chip.name, PeripheralKind::Spi));
     let uarts = board.uart.iter().map(|uart| (uart.name, PeripheralKind::Uart));
     let facts = |(name, kind): (&str, _)| PeripheralFacts { name: name.into(), kind, is_simulated: false };
-    pins.chain(buses).chain(uarts).map(facts).collect()
+    pins.chain(buses).chain(chips).chain(uarts).map(facts).collect()
 }
 
 impl<H: Hardware> Running<H> {

@@ -709,6 +709,7 @@ mod tests {
             i2c: List::empty(),
             uart: List::empty(),
             gpio: List::empty(),
+            spi: List::empty(),
             topics: List::empty(),
         };
         let mut buffer = [0; 1_024];

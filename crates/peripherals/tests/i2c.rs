@@ -8,9 +8,9 @@ use embedded_hal::{
     delay::DelayNs,
     digital::{ErrorType, InputPin, OutputPin},
 };
-use wasmbed_peripherals::i2c::{
-    Address, BYTES_MAX, BitBanged, Controller, Direction, Error, HELD_US_MAX, Progress, TRANSFER_US_MAX,
-    Transfer,
+use wasmbed_peripherals::{
+    bus::{BYTES_MAX, Controller, Direction, Error, Progress, Transfer},
+    i2c::{Address, BitBanged, HELD_US_MAX, TRANSFER_US_MAX},
 };
 
 const CLOCK_HZ: u32 = 100_000;

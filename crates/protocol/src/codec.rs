@@ -424,6 +424,10 @@ record!(Spec<'a>, Spec {
         items_max: PERIPHERALS_MAX,
         check: |last: Option<&GpioGrant<'a>>, grant| ascending(last.map(|last| last.name), grant.name),
     }),
+    -5 => spi: NonEmpty(ListOf {
+        items_max: PERIPHERALS_MAX,
+        check: |last: Option<&SpiGrant<'a>>, grant| ascending(last.map(|last| last.name), grant.name),
+    }),
 });
 
 record!(item I2cGrant<'a>, I2cGrant {
@@ -441,6 +445,13 @@ record!(item UartGrant<'a>, UartGrant {
 record!(item GpioGrant<'a>, GpioGrant {
     1 => name: PERIPHERAL_NAME,
     2 => edges_per_second: Uint::<u32>::within(1, EDGES_PER_SECOND_MAX),
+});
+
+record!(item SpiGrant<'a>, SpiGrant {
+    1 => name: PERIPHERAL_NAME,
+    2 => mode: Uint::<u8>::within(0, SPI_MODE_MAX),
+    3 => clock_khz: Uint::<u32>::within(SPI_CLOCK_KHZ_MIN, SPI_CLOCK_KHZ_MAX),
+    4 => bytes_per_second: Uint::<u32>::within(1, BUS_BYTES_PER_SECOND_MAX),
 });
 
 record!(ModuleChunk<'a>, ModuleChunk {

@@ -56,6 +56,12 @@ pub const UART_BAUD_MIN: u32 = 300;
 pub const UART_BAUD_MAX: u32 = 1_000_000;
 /// How often each second an assignment lets the edges of a pin end a wait.
 pub const EDGES_PER_SECOND_MAX: u32 = 1_000;
+/// The last of SPI's modes.
+pub const SPI_MODE_MAX: u8 = 3;
+/// The slowest clock of an SPI bus that an assignment grants, thousands each second.
+pub const SPI_CLOCK_KHZ_MIN: u32 = 10;
+/// The fastest one.
+pub const SPI_CLOCK_KHZ_MAX: u32 = 50_000;
 /// An application's `namespace/name`: 63 and 253 are the most that Kubernetes allows.
 pub const APPLICATION_NAME_BYTES_MAX: usize = 63 + 1 + 253;
 /// Command line arguments.

@@ -124,13 +124,15 @@ enumeration! {
         Uart = 1,
         /// A pin.
         Gpio = 2,
+        /// A chip select of an SPI bus.
+        Spi = 3,
     }
 }
 
 /// A bus or the like, which an assignment grants by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peripheral<'a> {
-    /// Its kind and its number: `i2c0`.
+    /// Its kind and its number: `i2c0`; of a chip select also that: `spi0.1`.
     pub name: &'a str,
     /// What it is.
     pub kind: PeripheralKind,
@@ -729,6 +731,8 @@ pub struct Spec<'a> {
     pub uart: List<'a, UartGrant<'a>>,
     /// Pins that it may use, by name; without any it may use all, but none of their edges. A critical key as well.
     pub gpio: List<'a, GpioGrant<'a>>,
+    /// Chips that it may talk to over SPI buses, by name. A critical key as well.
+    pub spi: List<'a, SpiGrant<'a>>,
 }
 
 enumeration! {
@@ -784,6 +788,21 @@ pub struct GpioGrant<'a> {
     pub name: &'a str,
     /// How often each second its edges may end a wait, 1 to [`EDGES_PER_SECOND_MAX`](crate::limits::EDGES_PER_SECOND_MAX).
     pub edges_per_second: u32,
+}
+
+/// A chip on an SPI bus, and how it is talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpiGrant<'a> {
+    /// Of the chip select, as in [`Peripheral::name`].
+    pub name: &'a str,
+    /// The clock's polarity times two, and its phase: 0 to 3.
+    pub mode: u8,
+    /// The clock at most, thousands each second, from [`SPI_CLOCK_KHZ_MIN`](crate::limits::SPI_CLOCK_KHZ_MIN) to
+    /// [`SPI_CLOCK_KHZ_MAX`](crate::limits::SPI_CLOCK_KHZ_MAX).
+    pub clock_khz: u32,
+    /// Bytes on the bus at most, each selection among them as one, 1 to
+    /// [`BUS_BYTES_PER_SECOND_MAX`](crate::limits::BUS_BYTES_PER_SECOND_MAX).
+    pub bytes_per_second: u32,
 }
 
 /// One environment variable. Its value may be secret and is in no debug output.

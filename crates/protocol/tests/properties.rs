@@ -228,6 +228,7 @@ proptest! {
         let uarts: Vec<_> = buses.iter().map(|name| UartGrant { name, baud, bytes_per_second }).collect();
         let pins: Vec<_> =
             buses.iter().map(|name| GpioGrant { name, edges_per_second: bytes_per_second.min(EDGES_PER_SECOND_MAX) }).collect();
+        let chips: Vec<_> = buses.iter().map(|name| SpiGrant { name, mode: policy as u8 % 4, clock_khz: SPI_CLOCK_KHZ_MIN, bytes_per_second }).collect();
         let (args, capabilities) = (borrowed(&args), borrowed(&capabilities));
         let env: Vec<_> = variables.iter().map(|name| EnvVar { name, value: "some value" }).collect();
         let topics: Vec<_> = declared
@@ -239,7 +240,7 @@ proptest! {
             cpu_limit_ms, restart_policy: RestartPolicy::from(policy), args: List::new(&args), env: List::new(&env),
             capabilities: List::new(&capabilities), values_mac: mac.map(ValuesMac), topics: List::new(&topics),
             i2c: List::new(if is_granted { &grants } else { &[] }), uart: List::new(&uarts),
-            gpio: List::new(&pins),
+            gpio: List::new(&pins), spi: List::new(&chips),
         };
         let mut out = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;

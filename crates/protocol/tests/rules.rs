@@ -95,6 +95,7 @@ fn a_critical_key_within_a_spec_refuses_the_spec_alone() {
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::empty(),
     };
     let mut out = [0; SPEC_BYTES_MAX];
@@ -133,6 +134,7 @@ fn grants_of_buses_are_critical_and_a_spec_without_them_keeps_its_bytes() {
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::empty(),
     };
     let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
@@ -182,6 +184,7 @@ fn grants_of_uarts_are_critical_and_bounded() {
             i2c: List::empty(),
             uart: List::new(&grants),
             gpio: List::empty(),
+            spi: List::empty(),
             topics: List::empty(),
         };
         encode_spec(&spec, out)
@@ -226,6 +229,7 @@ fn grants_of_pins_are_critical_and_bounded() {
             uart: List::empty(),
             topics: List::empty(),
             gpio: List::new(&grants),
+            spi: List::empty(),
         };
         encode_spec(&spec, out)
     };
@@ -238,6 +242,56 @@ fn grants_of_pins_are_critical_and_bounded() {
     assert!(decode_spec(&out[..length]).is_err());
     for edges_per_second in [0, EDGES_PER_SECOND_MAX + 1] {
         assert!(encode(edges_per_second, &mut out).is_err(), "{edges_per_second}");
+    }
+}
+
+#[test]
+fn grants_of_chips_are_critical_and_bounded() {
+    let encode = |mode, clock_khz, bytes_per_second, out: &mut [u8]| {
+        let grants = [SpiGrant { name: "spi0.1", mode, clock_khz, bytes_per_second }];
+        let spec = Spec {
+            uid: ApplicationUid::default(),
+            name: "default/app",
+            digest: ModuleDigest::default(),
+            module_bytes: 1,
+            memory_limit_bytes: 0,
+            cpu_limit_ms: 0,
+            restart_policy: RestartPolicy::Always,
+            args: List::empty(),
+            env: List::empty(),
+            capabilities: List::empty(),
+            values_mac: None,
+            i2c: List::empty(),
+            uart: List::empty(),
+            topics: List::empty(),
+            gpio: List::empty(),
+            spi: List::new(&grants),
+        };
+        encode_spec(&spec, out)
+    };
+    let mut out = [0; SPEC_BYTES_MAX];
+    let length = encode(3, 10, 20, &mut out).unwrap();
+    // Key -5, a list of one map: 1 name, 2 mode, 3 clock, 4 bytes per second.
+    let grant = [0x24, 0x81, 0xa4, 1, 0x66, b's', b'p', b'i', b'0', b'.', b'1', 2, 3, 3, 10, 4, 20];
+    assert_eq!(out[length - grant.len()..length], grant);
+    // Below the slowest clock, and beyond the last mode.
+    for (from_end, wrong) in [(3, 9), (5, 4)] {
+        let kept = std::mem::replace(&mut out[length - from_end], wrong);
+        assert!(decode_spec(&out[..length]).is_err());
+        out[length - from_end] = kept;
+    }
+    assert!(decode_spec(&out[..length]).is_ok());
+    for (mode, clock_khz, bytes_per_second) in [
+        (SPI_MODE_MAX + 1, 1_000, 1),
+        (0, SPI_CLOCK_KHZ_MIN - 1, 1),
+        (0, SPI_CLOCK_KHZ_MAX + 1, 1),
+        (0, 1_000, 0),
+        (0, 1_000, BUS_BYTES_PER_SECOND_MAX + 1),
+    ] {
+        assert!(
+            encode(mode, clock_khz, bytes_per_second, &mut out).is_err(),
+            "{mode} {clock_khz} {bytes_per_second}"
+        );
     }
 }
 
@@ -414,6 +468,7 @@ fn a_spec_with_secrets_is_read_by_those_who_know_nothing_of_them() {
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::empty(),
     };
     let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
@@ -451,6 +506,7 @@ fn a_spec_is_bounded_as_a_whole() {
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::empty(),
     };
     let mut out = [0; FRAME_BYTES_MAX];

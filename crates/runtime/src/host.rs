@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-pub use wasmbed_peripherals::{i2c, uart};
+pub use wasmbed_peripherals::{bus, i2c, spi, uart};
 
 /// Names an application: its UID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,8 +54,8 @@ pub enum Completion<'a> {
     Deleted(bool),
     /// Of any of them.
     Failed(KeyValueError),
-    /// Of `i2c_transfer`: the bytes of all operations, one after the other.
-    Transferred(Result<&'a [u8], i2c::Error>),
+    /// Of `i2c_transfer` and `spi_transfer`: the bytes of all operations, one after the other.
+    Transferred(Result<&'a [u8], bus::Error>),
     /// Of `uart_read`: the bytes that came.
     Received(Result<&'a [u8], uart::Error>),
     /// Of `uart_write`: how many bytes went.
@@ -123,7 +123,13 @@ pub trait Peripherals {
     }
 
     /// The controller of an I2C bus: `i2c0` is bus 0. Only buses that the device names in its facts are asked for.
-    fn i2c(&mut self, bus: u8) -> Option<&mut dyn i2c::Controller> {
+    fn i2c(&mut self, bus: u8) -> Option<&mut dyn bus::Controller> {
+        let _ = bus;
+        None
+    }
+
+    /// The controller of an SPI bus: `spi0.1` is on bus 0. Only buses that the device names in its facts are asked for.
+    fn spi(&mut self, bus: u8) -> Option<&mut dyn bus::Controller> {
         let _ = bus;
         None
     }
@@ -205,15 +211,11 @@ pub trait Host {
         false
     }
 
-    /// Takes a transfer for an I2C bus, if the application may make it. The answer is a [`Completion::Transferred`].
-    fn i2c_transfer(
-        &mut self,
-        application: AppId,
-        bus: u32,
-        transfer: i2c::Transfer,
-    ) -> Result<(), i2c::Error> {
+    /// Takes a transfer for the bus of this number among those of its target's kind, if the application may make it. Of an SPI
+    /// target only the chip select counts. The answer is a [`Completion::Transferred`].
+    fn transfer(&mut self, application: AppId, bus: u32, transfer: bus::Transfer) -> Result<(), bus::Error> {
         let _ = (application, bus, transfer);
-        Err(i2c::Error::NoBus)
+        Err(bus::Error::NoBus)
     }
 
     /// Waits, until `until_us` at the latest, for at least one byte from a UART, and takes `room` of them at most. The answer is a

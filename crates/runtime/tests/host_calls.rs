@@ -5,7 +5,7 @@
 mod support;
 
 use support::*;
-use wasmbed_runtime::peripherals::i2c;
+use wasmbed_runtime::peripherals::bus::{self, Target};
 use wasmbed_runtime::{Capabilities, Completion, Edges, Ending, KeyValueError, News, Program, Published};
 
 /// Imports for every test; a program checks what it is told and traps where it is told wrong.
@@ -25,6 +25,7 @@ const IMPORTS: &str = r#"
     (import "wasmbed" "gpio_watch" (func $gpio_watch (param i32 i32) (result i32)))
     (import "wasmbed" "gpio_edges" (func $gpio_edges (param i32) (result i32)))
     (import "wasmbed" "i2c_transfer" (func $i2c (param i32 i32 i32 i32) (result i32)))
+    (import "wasmbed" "spi_transfer" (func $spi (param i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "sensor_read" (func $sensor (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -587,10 +588,14 @@ fn a_transfer_waits_and_what_it_read_is_handed_over() {
     assert_eq!(runtime.run_slice(&mut host), None);
     let transfers = std::mem::replace(&mut host.transfers, Ok(Vec::new())).unwrap();
     let [(id, 1, transfer)] = transfers.as_slice() else { panic!("{transfers:?}") };
-    assert_eq!((transfer.address().number(), transfer.bytes()), (0x48, &[7, 0, 0][..]));
+    let address = match transfer.target() {
+        Target::I2c(address) => address.number(),
+        Target::Spi(device) => panic!("{device:?}"),
+    };
+    assert_eq!((address, transfer.bytes()), (0x48, &[7, 0, 0][..]));
     let [write, read] = transfer.operations() else { panic!("{transfer:?}") };
-    assert_eq!((write.direction, write.bytes), (i2c::Direction::Write, 1));
-    assert_eq!((read.direction, read.bytes), (i2c::Direction::Read, 2));
+    assert_eq!((write.direction, write.bytes), (bus::Direction::Write, 1));
+    assert_eq!((read.direction, read.bytes), (bus::Direction::Read, 2));
     assert!(!runtime.runnable(u64::MAX), "nothing but the answer wakes it");
     assert!(!runtime.complete(*id, Completion::Stored), "another call's answer");
     assert!(runtime.complete(*id, Completion::Transferred(Ok(&[7, 0x15, 0x80]))));
@@ -616,25 +621,83 @@ fn a_transfer_that_is_none_reaches_no_bus() {
         call(0, 0x48, 0, 17, -28),
         call(0, 0x48, 65_530, 1, -21),
         call(0, 0x48, u32::MAX, 2, -21),
-        // Bytes outside the memory, a read of none, too many bytes, a kind that there is not.
+        // Bytes outside the memory, a read of none, too many bytes, kinds that I2C has not.
         call(0, 0x48, 100, 1, -21),
         call(0, 0x48, 112, 1, -28),
         call(0, 0x48, 124, 1, -28),
         call(0, 0x48, 136, 1, -28),
+        call(0, 0x48, 148, 1, -28),
+        call(0, 0x48, 160, 1, -28),
     ];
-    let word = |word: u32| word.to_le_bytes().map(|byte| format!("\\{byte:02x}")).concat();
-    let operations: String = [1, 65_535, 2, 1, 80, 0, 0, 64, 257, 2, 64, 1].map(word).concat();
+    let operations = words(&[1, 65_535, 2, 1, 80, 0, 0, 64, 257, 2, 64, 1, 3, 0, 1, 4, 64, 1]);
     let data = format!("{OPERATIONS} (data (i32.const 100) \"{operations}\")");
     let host = succeeds(&data, &body.join(" "));
     assert!(host.transfers.is_ok_and(|transfers| transfers.is_empty()));
 }
 
+/// Numbers as they stand in a module's data.
+fn words(numbers: &[u32]) -> String {
+    let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
+    bytes.map(|byte| format!("\\{byte:02x}")).collect()
+}
+
+#[test]
+fn a_transfer_over_spi_exchanges_and_pauses() {
+    // Write one, pause, read one, exchange two.
+    let operations = words(&[0, 64, 1, 3, 0, 1_001, 1, 80, 1, 2, 64, 2]);
+    let data = format!("(data (i32.const 0) \"{operations}\") (data (i32.const 64) \"\\07\\08\")");
+    let module = module(
+        &data,
+        "(call $eq (call $spi (i32.const 1) (i32.const 2) (i32.const 0) (i32.const 4)) (i32.const 0))
+         (call $eq (i32.load16_u (i32.const 64)) (i32.const 0x3412))
+         (call $eq (i32.load8_u (i32.const 80)) (i32.const 0x56))",
+    );
+    let (mut host, mut runtime) = (TestHost::new(), runtime());
+    runtime.load(id(1), &program(&module)).unwrap();
+    assert_eq!(runtime.run_slice(&mut host), None);
+    let transfers = std::mem::replace(&mut host.transfers, Ok(Vec::new())).unwrap();
+    let [(id, 1, transfer)] = transfers.as_slice() else { panic!("{transfers:?}") };
+    assert!(matches!(transfer.target(), Target::Spi(device) if device.chip_select == 2));
+    let operations: Vec<_> =
+        transfer.operations().iter().map(|operation| (operation.bytes, operation.pause_us)).collect();
+    assert_eq!(operations, [(1, 0), (0, 2), (1, 0), (2, 0)], "a pause is at least as long as was asked for");
+    assert_eq!(transfer.bytes(), [7, 0, 7, 8]);
+    assert!(runtime.complete(*id, Completion::Transferred(Ok(&[7, 0x56, 0x12, 0x34]))));
+    assert_eq!(runtime.run_slice(&mut host).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+#[test]
+fn a_transfer_over_spi_that_is_none_reaches_no_bus() {
+    let call = |chip_select: u32, at: u32, count: u32, result: i32| {
+        format!(
+            "(call $eq (call $spi (i32.const 0) (i32.const {chip_select}) (i32.const {at}) (i32.const {count}))
+             (i32.const {result}))"
+        )
+    };
+    let body = [
+        call(256, 0, 1, -28),
+        call(0, 0, 0, -28),
+        call(0, 0, 17, -28),
+        // Bytes outside the memory, too many, pauses that are too long, a kind that there is not.
+        call(0, 0, 1, -21),
+        call(0, 12, 1, -28),
+        call(0, 24, 1, -28),
+        call(0, 24, 2, -28),
+        call(0, 36, 2, -28),
+        call(0, 60, 1, -28),
+    ];
+    let pauses = [3, 0, 10_000_001, 3, 0, 6_000_000, 3, 0, 6_000_000];
+    let operations = words(&[&[2, 65_535, 2, 2, 64, 257], &pauses[..], &[4, 64, 1]].concat());
+    let host = succeeds(&format!("(data (i32.const 0) \"{operations}\")"), &body.join(" "));
+    assert!(host.transfers.is_ok_and(|transfers| transfers.is_empty()));
+}
+
 #[test]
 fn why_a_transfer_failed_is_told() {
-    use i2c::Error;
+    use bus::Error;
     for (error, result) in [
         (Error::NoBus, -44),
-        (Error::AddressDenied, -76),
+        (Error::Denied, -76),
         (Error::NoAcknowledgeAddress, -60),
         (Error::NoAcknowledgeData, -65),
         (Error::ArbitrationLost, -6),

@@ -3,29 +3,31 @@
 use alloc::vec::Vec;
 
 use wasmbed_protocol::{ApplicationUid, PeripheralKind, Spec};
-use wasmbed_runtime::{AppId, Completion, Peripherals, peripherals::i2c};
+use wasmbed_runtime::{AppId, Completion, Peripherals, peripherals::bus};
 
 use crate::{
-    i2c::{self as i2c_bus, I2c, Stepped},
     pins::{self, Pins},
     platform::Board,
+    transfers::{self, Stepped, Transfers},
     uart::{self, Answered, Uart},
 };
 
 /// What an assignment grants.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
-    i2c: Vec<i2c_bus::Grant>,
+    transfers: Vec<transfers::Grant>,
     uart: Vec<uart::Grant>,
     gpio: Vec<pins::Grant>,
 }
 
 impl Grants {
     pub(crate) fn of(spec: &Spec<'_>) -> Self {
+        let i2c = spec.i2c.iter().filter_map(|grant| transfers::Grant::i2c(&grant));
+        let spi = spec.spi.iter().filter_map(|grant| transfers::Grant::spi(&grant));
         Self {
-            i2c: spec.i2c.iter().filter_map(|grant| i2c_bus::Grant::new(&grant)).collect(),
+            transfers: i2c.chain(spi).collect(),
             uart: spec.uart.iter().filter_map(|grant| uart::Grant::new(&grant)).collect(),
-            gpio: spec.gpio.iter().filter_map(|grant| pins::Grant::new(spec.uid, &grant)).collect(),
+            gpio: spec.gpio.iter().filter_map(|grant| pins::Grant::new(&grant)).collect(),
         }
     }
 }
@@ -35,24 +37,25 @@ pub(crate) fn absent<'a>(spec: &Spec<'a>, board: &Board) -> Option<(&'static str
     let is_there =
         |kind, name: &str| board.peripherals.iter().any(|known| known.name == name && known.kind == kind);
     let i2c = spec.i2c.iter().map(|grant| (PeripheralKind::I2c, "I2C bus", grant.name));
+    let spi = spec.spi.iter().map(|grant| (PeripheralKind::Spi, "SPI chip select", grant.name));
     let uart = spec.uart.iter().map(|grant| (PeripheralKind::Uart, "UART", grant.name));
     let gpio = spec.gpio.iter().map(|grant| (PeripheralKind::Gpio, "pin", grant.name));
-    let mut granted = i2c.chain(uart).chain(gpio);
+    let mut granted = i2c.chain(spi).chain(uart).chain(gpio);
     granted.find(|(kind, _, name)| !is_there(*kind, name)).map(|(_, what, name)| (what, name))
 }
 
 /// What came of a call.
 #[derive(Debug)]
 pub(crate) enum Finished {
-    I2c(Result<i2c::Transfer, i2c::Error>),
+    Transfer(Result<bus::Transfer, bus::Error>),
     Uart(Answered),
 }
 
 impl Finished {
     pub(crate) fn completion(&self) -> Completion<'_> {
         match self {
-            Self::I2c(Ok(transfer)) => Completion::Transferred(Ok(transfer.bytes())),
-            Self::I2c(Err(error)) => Completion::Transferred(Err(*error)),
+            Self::Transfer(Ok(transfer)) => Completion::Transferred(Ok(transfer.bytes())),
+            Self::Transfer(Err(error)) => Completion::Transferred(Err(*error)),
             Self::Uart(Answered::Received(received)) => {
                 Completion::Received(received.as_deref().map_err(|error| *error))
             }
@@ -77,7 +80,7 @@ pub(crate) enum Moved {
 /// All buses and pins of a device.
 #[derive(Debug, Default)]
 pub(crate) struct Buses {
-    pub(crate) i2c: I2c,
+    pub(crate) transfers: Transfers,
     pub(crate) uart: Uart,
     pub(crate) pins: Pins,
 }
@@ -85,14 +88,14 @@ pub(crate) struct Buses {
 impl Buses {
     /// An application runs, and may do this.
     pub(crate) fn grant(&mut self, uid: ApplicationUid, grants: Grants) {
-        self.i2c.grant(uid, grants.i2c);
+        self.transfers.grant(uid, grants.transfers);
         self.uart.grant(uid, grants.uart);
         self.pins.grant(uid, grants.gpio);
     }
 
     /// The application runs no more.
     pub(crate) fn forget(&mut self, uid: ApplicationUid) {
-        self.i2c.forget(uid);
+        self.transfers.forget(uid);
         self.uart.forget(uid);
         self.pins.forget(uid);
     }
@@ -102,16 +105,16 @@ impl Buses {
         if let Some((id, answered)) = self.uart.step(peripherals, now_us) {
             return Moved::Done(id, Finished::Uart(answered));
         }
-        match self.i2c.step(peripherals, now_us) {
+        match self.transfers.step(peripherals, now_us) {
             Stepped::Idle => Moved::Idle,
             Stepped::Working => Moved::Working,
             Stepped::Waiting => Moved::Waiting,
-            Stepped::Done(id, transferred) => Moved::Done(id, Finished::I2c(transferred)),
+            Stepped::Done(id, transferred) => Moved::Done(id, Finished::Transfer(transferred)),
         }
     }
 
     /// When there is something to do, on the clock of [`Buses::step`].
     pub(crate) fn due_us(&self) -> Option<u64> {
-        self.i2c.due_us().into_iter().chain(self.uart.due_us()).chain(self.pins.due_us()).min()
+        self.transfers.due_us().into_iter().chain(self.uart.due_us()).chain(self.pins.due_us()).min()
     }
 }

@@ -6,7 +6,7 @@ use wasmbed_agent::{Agent, ApplicationEvent, Message, PublishError, RunId};
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest};
 use wasmbed_runtime::{
     Answer, AppId, Edges, Host, KeyValueError, PeripheralError, Peripherals, Published,
-    peripherals::{i2c, uart},
+    peripherals::{bus, uart},
 };
 
 use crate::{
@@ -153,14 +153,9 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
         slot.is_some_and(|slot| self.agent.has_changed_setting(slot.run))
     }
 
-    fn i2c_transfer(
-        &mut self,
-        application: AppId,
-        bus: u32,
-        transfer: i2c::Transfer,
-    ) -> Result<(), i2c::Error> {
+    fn transfer(&mut self, application: AppId, bus: u32, transfer: bus::Transfer) -> Result<(), bus::Error> {
         let now_us = self.now_us();
-        self.buses.i2c.push(application, bus, transfer, now_us)
+        self.buses.transfers.push(application, bus, transfer, now_us)
     }
 
     fn uart_read(

@@ -13,8 +13,8 @@ mod background;
 mod buses;
 mod clock;
 mod facts;
+mod granted;
 mod host;
-mod i2c;
 mod identity;
 mod instance;
 mod journal;
@@ -28,6 +28,7 @@ pub mod platform;
 mod reason;
 mod supervisor;
 mod trace;
+mod transfers;
 mod uart;
 mod wire;
 

@@ -11,7 +11,7 @@ use wasmbed_protocol::{
 };
 use wasmbed_runtime::{AppId, Edges, PeripheralError, Peripherals};
 
-use crate::instance::number_of;
+use crate::{granted::Granted, instance::number_of};
 
 /// What stands before the number in the name of a pin.
 const KIND: &str = "gpio";
@@ -21,7 +21,6 @@ const LOOK_US: u64 = 5_000;
 /// What an application may do with one pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    uid: ApplicationUid,
     pin: u32,
     rate: Rate,
     bucket: TokenBucket,
@@ -33,9 +32,8 @@ pub(crate) struct Grant {
 
 impl Grant {
     /// The grant of an assignment, if its name is one of a pin.
-    pub(crate) fn new(uid: ApplicationUid, grant: &GpioGrant<'_>) -> Option<Self> {
+    pub(crate) fn new(grant: &GpioGrant<'_>) -> Option<Self> {
         Some(Self {
-            uid,
             pin: number_of(KIND, grant.name)?,
             // What a second allows may be had at once.
             rate: Rate::per_second(grant.edges_per_second.into(), grant.edges_per_second.into()),
@@ -72,26 +70,25 @@ impl Grant {
 /// All pins that applications were granted.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
-    grants: Vec<Grant>,
+    granted: Granted<Grant>,
     look_at_us: u64,
 }
 
 impl Pins {
     /// An application runs, and may do this.
-    pub(crate) fn grant(&mut self, uid: ApplicationUid, mut grants: Vec<Grant>) {
-        self.forget(uid);
-        self.grants.append(&mut grants);
+    pub(crate) fn grant(&mut self, uid: ApplicationUid, grants: Vec<Grant>) {
+        self.granted.set(uid, grants);
     }
 
     /// The application runs no more.
     pub(crate) fn forget(&mut self, uid: ApplicationUid) {
-        self.grants.retain(|grant| grant.uid != uid);
+        self.granted.forget(uid);
     }
 
     /// Whether an application may use a pin: any, if it was granted none by name.
     pub(crate) fn check(&self, id: AppId, pin: u32) -> Result<(), PeripheralError> {
         let mut is_bound = false;
-        for grant in self.grants.iter().filter(|grant| grant.uid.0 == id.0) {
+        for grant in self.granted.of(ApplicationUid(id.0)) {
             if grant.pin == pin {
                 return Ok(());
             }
@@ -120,8 +117,8 @@ impl Pins {
     }
 
     fn find(&mut self, id: AppId, pin: u32) -> Result<&mut Grant, PeripheralError> {
-        let mut grants = self.grants.iter_mut();
-        grants.find(|grant| grant.uid.0 == id.0 && grant.pin == pin).ok_or(PeripheralError::Denied)
+        let mut grants = self.granted.of_mut(ApplicationUid(id.0));
+        grants.find(|grant| grant.pin == pin).ok_or(PeripheralError::Denied)
     }
 
     /// Looks at all pins that are watched, if it is time, and ends a wait of each application of whose pins there are edges, with
@@ -136,11 +133,11 @@ impl Pins {
         if is_time {
             self.look_at_us = now_us.saturating_add(LOOK_US);
         }
-        for grant in self.grants.iter_mut().filter(|grant| grant.is_watched()) {
+        for (uid, grant) in self.granted.iter_mut().filter(|(_, grant)| grant.is_watched()) {
             if is_time {
                 grant.look(peripherals);
             }
-            if grant.may_wake(now_us) && end_wait(AppId(grant.uid.0)) {
+            if grant.may_wake(now_us) && end_wait(AppId(uid.0)) {
                 grant.bucket.spend(1);
             }
         }
@@ -148,14 +145,14 @@ impl Pins {
 
     /// Whether edges end a wait that begins now.
     pub(crate) fn take_wake(&mut self, id: AppId, now_us: u64) -> bool {
-        let mut watched = self.grants.iter_mut().filter(|grant| grant.uid.0 == id.0 && grant.is_watched());
+        let mut watched = self.granted.of_mut(ApplicationUid(id.0)).filter(|grant| grant.is_watched());
         let wakes = watched.find_map(|grant| grant.may_wake(now_us).then_some(grant));
         wakes.map(|grant| grant.bucket.spend(1)).is_some()
     }
 
     /// When to look next, on the clock of [`Pins::look`].
     pub(crate) fn due_us(&self) -> Option<u64> {
-        self.grants.iter().any(Grant::is_watched).then_some(self.look_at_us)
+        self.granted.iter().any(|(_, grant)| grant.is_watched()).then_some(self.look_at_us)
     }
 }
 
@@ -178,7 +175,7 @@ mod tests {
 
     fn pins(edges_per_second: u32) -> (Pins, Board) {
         let mut pins = Pins::default();
-        let grant = |name| Grant::new(ApplicationUid(A.0), &GpioGrant { name, edges_per_second }).unwrap();
+        let grant = |name| Grant::new(&GpioGrant { name, edges_per_second }).unwrap();
         pins.grant(ApplicationUid(A.0), vec![grant("gpio0"), grant("gpio9")]);
         (pins, Board([false; 3]))
     }

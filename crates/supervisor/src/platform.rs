@@ -12,7 +12,7 @@ pub use wasmbed_protocol::PeripheralKind;
 use wasmbed_protocol::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, ResetReason, Revision};
 pub use wasmbed_runtime::{
     NoPeripherals, PeripheralError, Peripherals,
-    peripherals::{i2c, uart},
+    peripherals::{bus, i2c, spi, uart},
 };
 
 /// All that a board implements, as one value.

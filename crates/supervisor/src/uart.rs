@@ -15,7 +15,7 @@ use wasmbed_runtime::{
     peripherals::uart::{BYTES_MAX, Error},
 };
 
-use crate::instance::number_of;
+use crate::{granted::Granted, instance::number_of};
 
 /// What stands before the number in the name of a UART.
 const KIND: &str = "uart";
@@ -94,7 +94,7 @@ pub(crate) struct Lost {
 /// All UARTs of a device.
 #[derive(Debug, Default)]
 pub(crate) struct Uart {
-    grants: Vec<(ApplicationUid, Vec<Grant>)>,
+    granted: Granted<Grant>,
     /// Which application has which port.
     owners: Vec<(u8, ApplicationUid)>,
     /// Ports whose owner runs no more, still open.
@@ -107,14 +107,12 @@ impl Uart {
     /// An application runs, and may do this.
     pub(crate) fn grant(&mut self, uid: ApplicationUid, grants: Vec<Grant>) {
         self.forget(uid);
-        if !grants.is_empty() {
-            self.grants.push((uid, grants));
-        }
+        self.granted.set(uid, grants);
     }
 
     /// The application runs no more.
     pub(crate) fn forget(&mut self, uid: ApplicationUid) {
-        self.grants.retain(|(known, _)| *known != uid);
+        self.granted.forget(uid);
         self.jobs.retain(|job| job.uid != uid);
         let closing = &mut self.closing;
         self.owners.retain(|(port, owner)| {
@@ -136,8 +134,7 @@ impl Uart {
         peripherals: &mut impl Peripherals,
     ) -> Result<(), Error> {
         let uid = ApplicationUid(id.0);
-        let grants = self.grants.iter_mut().find(|(known, _)| *known == uid).map(|(_, grants)| grants);
-        let grant = grants.into_iter().flatten().find(|grant| u32::from(grant.port) == port);
+        let grant = self.granted.of_mut(uid).find(|grant| u32::from(grant.port) == port);
         let Grant { port, baud, rate, bucket, .. } = grant.ok_or(Error::NoPort)?;
         match self.owners.iter().find(|(owned, _)| owned == port) {
             Some((_, owner)) if *owner == uid => {}
@@ -172,9 +169,7 @@ impl Uart {
         });
         let (index, answered) = answered?;
         let job = self.jobs.remove(index);
-        let granted = self.grants.iter_mut().find(|(known, _)| *known == job.uid);
-        let grants = granted.map(|(_, grants)| grants).into_iter().flatten();
-        for grant in grants.filter(|grant| grant.port == job.port) {
+        for grant in self.granted.of_mut(job.uid).filter(|grant| grant.port == job.port) {
             match &answered {
                 Answered::Received(Ok(bytes)) => grant.bucket.spend(bytes.len() as u64),
                 Answered::Sent(Ok(count)) => grant.bucket.spend(*count as u64),
@@ -192,11 +187,10 @@ impl Uart {
 
     /// Bytes that were lost and that a person is to hear of now.
     pub(crate) fn poll_lost(&mut self, now_us: u64) -> Option<Lost> {
-        let all = self.grants.iter_mut();
-        let mut grants = all.flat_map(|(uid, grants)| grants.iter_mut().map(|grant| (*uid, grant)));
-        let (uid, grant) = grants.find(|(_, grant)| grant.overruns > 0 && now_us >= grant.tell_at_us)?;
+        let mut all = self.granted.iter_mut();
+        let (uid, grant) = all.find(|(_, grant)| grant.overruns > 0 && now_us >= grant.tell_at_us)?;
         grant.tell_at_us = now_us.saturating_add(TELL_INTERVAL_US);
-        Some(Lost { uid, port: grant.port, times: core::mem::take(&mut grant.overruns) })
+        Some(Lost { uid: *uid, port: grant.port, times: core::mem::take(&mut grant.overruns) })
     }
 
     /// When there is something to do, on the clock of [`Uart::step`], if no port wakes the loop before.
@@ -204,8 +198,8 @@ impl Uart {
         if !self.closing.is_empty() {
             return Some(0);
         }
-        let grants = self.grants.iter().flat_map(|(_, grants)| grants);
-        let told = grants.filter(|grant| grant.overruns > 0).map(|grant| grant.tell_at_us);
+        let told = self.granted.iter().filter(|(_, grant)| grant.overruns > 0);
+        let told = told.map(|(_, grant)| grant.tell_at_us);
         self.jobs.iter().map(|job| job.due_us).chain(told).min()
     }
 }

@@ -9,7 +9,7 @@ use support::*;
 use wasmbed_protocol::{ApplicationState, ReportReason};
 use wasmbed_supervisor::{
     memory::SharedBus,
-    platform::i2c::{Controller, Error, Progress, Transfer},
+    platform::bus::{Controller, Error, Progress, Transfer},
 };
 
 /// Writes one byte to 0x48 and reads two, for ever, and logs what it read or the error as a letter; `pause` is between two.

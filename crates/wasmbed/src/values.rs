@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use wasmbed_api::{GpioGrant, I2cGrant, UartGrant};
+use wasmbed_api::{GpioGrant, I2cGrant, SpiGrant, UartGrant};
 use wasmbed_board_data::Board;
 use wasmbed_emulator::Kind;
 
@@ -45,12 +45,16 @@ pub(crate) enum ValueError {
     Setting,
     #[error("expected a number with s, m or h, from 1m to 8760h")]
     Validity,
-    #[error("expected gpio, sensor, key-value, i2c, uart or none")]
+    #[error("expected gpio, sensor, key-value, i2c, spi, uart or none")]
     Grant,
     #[error("expected a bus and addresses from 0x08 to 0x77, for example i2c0:0x48,0x76 or i2c0:0x48:2000")]
     I2c,
     #[error("expected a UART and its bits per second, for example uart0:9600 or uart0:115200:2000")]
     Uart,
+    #[error(
+        "expected a chip select and a clock in kHz, for example spi0.0:1000 or spi0.0:1000:3:2000 with mode 3 and 2000 bytes each second"
+    )]
+    Spi,
     #[error("expected a pin, for example gpio2 or gpio2:100")]
     Gpio,
 }
@@ -159,6 +163,27 @@ pub(crate) fn uart(text: &str) -> Result<UartGrant, ValueError> {
     }
 }
 
+/// A chip on an SPI bus as `CHIP:KHZ[:MODE[:RATE]]`. The API checks its name and the numbers' bounds.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn spi(text: &str) -> Result<SpiGrant, ValueError> {
+    let (name, numbers) = text.split_once(':').ok_or(ValueError::Spi)?;
+    let numbers: Result<Vec<i32>, _> = numbers.split(':').map(str::parse).collect();
+    let default = SpiGrant { name: name.to_owned(), ..SpiGrant::default() };
+    match numbers.map_err(|_| ValueError::Spi)?.as_slice() {
+        [clock_khz] => Ok(SpiGrant { clock_khz: *clock_khz, ..default }),
+        [clock_khz, mode] => Ok(SpiGrant { clock_khz: *clock_khz, mode: *mode, ..default }),
+        [clock_khz, mode, bytes_per_second] => Ok(SpiGrant {
+            clock_khz: *clock_khz,
+            mode: *mode,
+            bytes_per_second: *bytes_per_second,
+            ..default
+        }),
+        _ => Err(ValueError::Spi),
+    }
+}
+
 /// A pin as `PIN[:RATE]`. The API checks its name and the rate's bounds.
 ///
 /// # Errors
@@ -244,6 +269,18 @@ mod tests {
         assert_eq!(granted("uart1:115200:20"), Ok(("uart1".to_owned(), 115_200, 20)));
         for text in ["uart0", "uart0:", "uart0:fast", "uart0:9600:", "uart0:9600:1:1"] {
             assert!(uart(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_chip_has_a_clock_and_perhaps_a_mode_and_a_rate() {
+        let granted =
+            |text| spi(text).map(|grant| (grant.name, grant.clock_khz, grant.mode, grant.bytes_per_second));
+        assert_eq!(granted("spi0.1:500"), Ok(("spi0.1".to_owned(), 500, 0, 1_000)));
+        assert_eq!(granted("spi0.1:500:3"), Ok(("spi0.1".to_owned(), 500, 3, 1_000)));
+        assert_eq!(granted("spi0.1:500:0:20"), Ok(("spi0.1".to_owned(), 500, 0, 20)));
+        for text in ["spi0.1", "spi0.1:", "spi0.1:x", "spi0.1:500:", "spi0.1:500:0:20:1"] {
+            assert!(spi(text).is_err(), "{text}");
         }
     }
 

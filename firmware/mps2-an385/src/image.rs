@@ -14,6 +14,7 @@ unsafe impl Image for An385 {
     const WATCHDOG: usize = 0x4000_8000;
     const FPGA_IO: usize = 0x4002_8000;
     const I2C: [usize; 2] = [0x4002_9000, 0x4002_a000];
+    const SPI: [usize; 2] = [0x4002_6000, 0x4002_7000];
     const UARTS: [(usize, [u16; 2]); 2] = [(0x4000_7000, [18, 19]), (0x4000_9000, [20, 21])];
     const ETHERNET: usize = 0x4020_0000;
     const ETHERNET_INTERRUPT: u16 = 13;

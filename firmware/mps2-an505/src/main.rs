@@ -24,6 +24,7 @@ unsafe impl Image for An505 {
     const WATCHDOG: usize = 0x5008_1000;
     const FPGA_IO: usize = 0x5030_2000;
     const I2C: [usize; 2] = [0x5020_c000, 0x5020_d000];
+    const SPI: [usize; 2] = [0x5020_a000, 0x5020_b000];
     const UARTS: [(usize, [u16; 2]); 2] = [(0x5020_3000, [38, 39]), (0x5020_4000, [40, 41])];
     const ETHERNET: usize = 0x5200_0000;
     const ETHERNET_INTERRUPT: u16 = 48;

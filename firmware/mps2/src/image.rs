@@ -21,6 +21,8 @@ pub unsafe trait Image: 'static {
     const FPGA_IO: usize;
     /// SBCon of each I2C bus that the board's file names, by number.
     const I2C: [usize; 2];
+    /// PL022 of each SPI bus that the board's file names, by number.
+    const SPI: [usize; 2];
     /// CMSDK APB UART of each UART that the board's file names, by number, and its interrupts, of receiving and of sending.
     const UARTS: [(usize, [u16; 2]); 2];
     /// SMSC LAN9118.

@@ -16,6 +16,7 @@ mod interrupt;
 mod lan9118;
 mod pins;
 mod serial;
+mod spi;
 mod start;
 pub mod uart;
 mod watchdog;

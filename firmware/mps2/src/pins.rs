@@ -6,13 +6,13 @@
 //! | 0, 1 | user lights 0 and 1 | written and read: 1 is lit |
 //! | 2, 3 | user buttons 0 and 1 | read: 1 is pressed |
 //!
-//! And the I2C buses and the UARTs.
+//! And the I2C buses, the SPI buses and the UARTs.
 
 use core::marker::PhantomData;
 
 use wasmbed_board::{
     PeripheralError, Peripherals,
-    i2c::Controller,
+    bus::Controller,
     uart::{Port, Serial},
 };
 use wasmbed_firmware_support::register::Block;
@@ -21,6 +21,7 @@ use crate::{
     Image,
     i2c::{self, Bus},
     serial::{self, Uart},
+    spi::{self, Chips},
 };
 
 const LIGHTS: usize = 0x00;
@@ -30,6 +31,7 @@ const BUTTONS: usize = 0x08;
 pub struct Pins<I> {
     registers: Block,
     buses: [Bus<I>; 2],
+    chips: [Chips; 2],
     uarts: [Serial<Uart<I>>; 2],
     image: PhantomData<I>,
 }
@@ -39,7 +41,13 @@ impl<I: Image> Pins<I> {
     pub fn new() -> Self {
         // SAFETY: the image vouches for the address.
         let registers = unsafe { Block::new(I::FPGA_IO) };
-        Self { registers, buses: i2c::buses(), uarts: serial::uarts(), image: PhantomData }
+        Self {
+            registers,
+            buses: i2c::buses(),
+            chips: spi::buses::<I>(),
+            uarts: serial::uarts(),
+            image: PhantomData,
+        }
     }
 }
 
@@ -63,6 +71,10 @@ impl<I: Image> Peripherals for Pins<I> {
 
     fn i2c(&mut self, bus: u8) -> Option<&mut dyn Controller> {
         self.buses.get_mut(usize::from(bus)).map(|bus| bus as &mut dyn Controller)
+    }
+
+    fn spi(&mut self, bus: u8) -> Option<&mut dyn Controller> {
+        self.chips.get_mut(usize::from(bus)).map(|bus| bus as &mut dyn Controller)
     }
 
     fn uart(&mut self, port: u8) -> Option<&mut dyn Port> {

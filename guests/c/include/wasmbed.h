@@ -24,14 +24,14 @@ enum {
     WASMBED_ARBITRATION_LOST = -6, // the data line of a bus was pulled by another
     WASMBED_BUSY = -10,      // another application has the UART
     WASMBED_INVALID = -28,   // a key, a value or a number outside its bounds
-    WASMBED_FAILED = -29,    // storage, pin or sensor is there and did not work; the data line of a bus is held low
+    WASMBED_FAILED = -29,    // storage, pin or sensor is there and did not work; a bus does not work
     WASMBED_NOT_FOUND = -44, // no such key, pin, sensor or bus, or the bus was not granted
     WASMBED_NO_SPACE = -51,  // no room left for key-value data
     WASMBED_NO_DEVICE = -60, // no device has the address
     WASMBED_OVERRUN = -61,   // the controller of the bus, or the UART, lost bytes
     WASMBED_NOT_TAKEN = -65, // the device did not take a byte; what came through a UART was none
-    WASMBED_TIMEOUT = -73,   // the clock line of a bus was held low for too long; a UART had nothing in time
-    WASMBED_DENIED = -76,    // the address, or the pin or its edges, were not granted
+    WASMBED_TIMEOUT = -73,   // a bus took too long; a UART had nothing in time
+    WASMBED_DENIED = -76,    // the address, the chip select, or the pin or its edges, were not granted
 };
 
 // One line of the application's log; more than 256 bytes become several lines.
@@ -94,6 +94,18 @@ struct wasmbed_i2c_operation {
 };
 WASMBED_IMPORT(i2c_transfer) int wasmbed_i2c_transfer(
     uint32_t bus, uint32_t address, const struct wasmbed_i2c_operation *operations, size_t count);
+
+// Chips on SPI buses; need the capability `spi`, and the chip select in `config.peripherals.spi`. The chip is selected during 1 to 16
+// operations of at most 256 bytes together; pauses take 10 ms together at most. It waits until they are over, and answers 0. An
+// exchange writes its bytes and replaces each by what came for it. A chip that is not there can't be told from one that says nothing.
+enum { WASMBED_SPI_WRITE = 0, WASMBED_SPI_READ = 1, WASMBED_SPI_EXCHANGE = 2, WASMBED_SPI_PAUSE = 3 };
+struct wasmbed_spi_operation {
+    uint32_t kind;
+    void *bytes;   // not changed by a write, not looked at by a pause
+    size_t length; // of a pause: nanoseconds
+};
+WASMBED_IMPORT(spi_transfer) int wasmbed_spi_transfer(
+    uint32_t bus, uint32_t chip_select, const struct wasmbed_spi_operation *operations, size_t count);
 
 // UARTs; need the capability `uart`, and the UART in `config.peripherals.uart`. A UART belongs to the first application that uses it,
 // until that ends. read waits for at least one byte, for so many milliseconds at most, and answers how many came; write waits until

@@ -4,7 +4,7 @@
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Operation {
-    /// 0 writes, 1 reads.
+    /// 0 writes, 1 reads, 2 exchanges in place, 3 pauses for as many nanoseconds as its length says.
     pub(crate) kind: u32,
     pub(crate) bytes: *const u8,
     pub(crate) length: usize,
@@ -33,6 +33,8 @@ unsafe extern "C" {
     pub(crate) safe fn gpio_watch(pin: u32, edges: u32) -> i32;
     pub(crate) safe fn gpio_edges(pin: u32) -> i32;
     pub(crate) fn i2c_transfer(bus: u32, address: u32, operations: *const Operation, count: usize) -> i32;
+    pub(crate) fn spi_transfer(bus: u32, chip_select: u32, operations: *const Operation, count: usize)
+    -> i32;
     pub(crate) fn uart_read(uart: u32, timeout_ms: u32, buffer: *mut u8, room: usize) -> i32;
     pub(crate) fn uart_write(uart: u32, bytes: *const u8, length: usize, timeout_ms: u32) -> i32;
     pub(crate) fn sensor_read(sensor: u32, milli_units: *mut i32) -> i32;

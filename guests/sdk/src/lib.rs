@@ -36,6 +36,7 @@ pub mod messages;
 mod panic;
 pub mod sensor;
 pub mod settings;
+pub mod spi;
 mod time;
 pub mod uart;
 

@@ -6,8 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy, TopicDirection};
 use wasmbed_protocol::{
-    ApplicationUid, CorrelationId, EnvVar, GpioGrant, I2cGrant, List, ModuleDigest, Spec, SpecHash, Topic,
-    UartGrant, encode_spec, limits::SPEC_BYTES_MAX,
+    ApplicationUid, CorrelationId, EnvVar, GpioGrant, I2cGrant, List, ModuleDigest, Spec, SpecHash, SpiGrant,
+    Topic, UartGrant, encode_spec, limits::SPEC_BYTES_MAX,
 };
 
 use zeroize::Zeroizing;
@@ -65,6 +65,7 @@ pub fn plan_assignment(
     capabilities.dedup();
     let addresses: Vec<Vec<u8>> = config.peripherals.i2c.iter().map(addresses_of).collect();
     let (i2c, uart, gpio) = (i2c_grants(config, &addresses), uart_grants(config), gpio_grants(config));
+    let spi = spi_grants(config);
     let topics = topics(config)?;
     let spec = Spec {
         uid,
@@ -81,6 +82,7 @@ pub fn plan_assignment(
         i2c: List::new(&i2c),
         uart: List::new(&uart),
         gpio: List::new(&gpio),
+        spi: List::new(&spi),
         topics: List::new(&topics),
     };
     let mut buffer = Zeroizing::new([0; SPEC_BYTES_MAX]);
@@ -129,6 +131,20 @@ fn uart_grants(config: &ApplicationConfig) -> Vec<UartGrant<'_>> {
         bytes_per_second: u32::try_from(grant.bytes_per_second).unwrap_or(0),
     });
     let mut grants: Vec<UartGrant<'_>> = granted.collect();
+    grants.sort_unstable_by_key(|grant| grant.name);
+    grants
+}
+
+/// As for I2C.
+fn spi_grants(config: &ApplicationConfig) -> Vec<SpiGrant<'_>> {
+    let granted = config.peripherals.spi.iter().map(|grant| SpiGrant {
+        name: &grant.name,
+        // No mode: the encoding refuses it.
+        mode: u8::try_from(grant.mode).unwrap_or(u8::MAX),
+        clock_khz: u32::try_from(grant.clock_khz).unwrap_or(0),
+        bytes_per_second: u32::try_from(grant.bytes_per_second).unwrap_or(0),
+    });
+    let mut grants: Vec<SpiGrant<'_>> = granted.collect();
     grants.sort_unstable_by_key(|grant| grant.name);
     grants
 }
@@ -304,6 +320,41 @@ mod tests {
             assert_eq!(plan(vec![wrong]).unwrap_err().reason, ReasonCode::Unsupported);
         }
         assert!(plan(vec![grant("uart0", 300, 1), grant("uart0", 300, 1)]).is_err(), "the same twice");
+    }
+
+    #[test]
+    fn chips_are_granted_in_order_and_within_bounds() {
+        let plan = |spi| {
+            let peripherals = PeripheralGrants { spi, ..PeripheralGrants::default() };
+            let config = ApplicationConfig { peripherals, ..ApplicationConfig::default() };
+            plan_assignment(UID, "default/app", &module(7, 100), &config, &SecretEnv::default())
+        };
+        let grant = |name: &str, mode, clock_khz, bytes_per_second| wasmbed_api::SpiGrant {
+            name: name.to_owned(),
+            mode,
+            clock_khz,
+            bytes_per_second,
+        };
+        let assigned = plan(vec![grant("spi1.0", 3, 50_000, 100_000), grant("spi0.1", 0, 10, 1)]).unwrap();
+        let granted: Vec<_> = decode_spec(&assigned.spec).unwrap().spi.iter().collect();
+        assert_eq!(
+            granted,
+            [
+                SpiGrant { name: "spi0.1", mode: 0, clock_khz: 10, bytes_per_second: 1 },
+                SpiGrant { name: "spi1.0", mode: 3, clock_khz: 50_000, bytes_per_second: 100_000 },
+            ]
+        );
+        for wrong in [
+            grant("spi0.0", 4, 1_000, 1),
+            grant("spi0.0", -1, 1_000, 1),
+            grant("spi0.0", 0, -1, 1),
+            grant("spi0.0", 0, 50_001, 1),
+            grant("spi0.0", 0, 1_000, 0),
+        ] {
+            assert_eq!(plan(vec![wrong]).unwrap_err().reason, ReasonCode::Unsupported);
+        }
+        let twice = vec![grant("spi0.0", 0, 1_000, 1), grant("spi0.0", 1, 1_000, 1)];
+        assert!(plan(twice).is_err(), "the same twice");
     }
 
     #[test]

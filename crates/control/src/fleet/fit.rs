@@ -102,6 +102,9 @@ fn check_peripherals(
     let uart: Vec<&str> = granted.uart.iter().map(|grant| grant.name.as_str()).collect();
     check_named(needs_capability(Capability::Uart), "uses UARTs", Capability::Uart, &uart)?;
     check_there(device, PeripheralKind::Uart, Capability::Uart, "no UART", &uart)?;
+    let spi: Vec<&str> = granted.spi.iter().map(|grant| grant.name.as_str()).collect();
+    check_named(needs_capability(Capability::Spi), "uses chips on SPI buses", Capability::Spi, &spi)?;
+    check_there(device, PeripheralKind::Spi, Capability::Spi, "no SPI bus", &spi)?;
     // Pins can be used without being named, but not watched.
     let gpio: Vec<&str> = granted.gpio.iter().map(|grant| grant.name.as_str()).collect();
     let watches = needs.imports.iter().any(|import| import == "wasmbed.gpio_watch");
@@ -245,7 +248,7 @@ fn refuse(reason: ReasonCode, message: String) -> Result<(), ModuleRefusal> {
 
 #[cfg(test)]
 mod tests {
-    use wasmbed_api::{DevicePeripheral, GpioGrant, I2cGrant, UartGrant};
+    use wasmbed_api::{DevicePeripheral, GpioGrant, I2cGrant, SpiGrant, UartGrant};
     use wasmbed_scan::Features;
 
     use super::*;
@@ -396,6 +399,28 @@ mod tests {
         let uart =
             DevicePeripheral { name: "uart0".to_owned(), kind: PeripheralKind::Uart, simulated: false };
         board.peripherals.push(uart);
+        assert_eq!(plan_fit(&module, &config, &board), Ok(()));
+        // And of chips.
+        board.capabilities.push("spi".to_owned());
+        config.capabilities.push("spi".to_owned());
+        module.needs.as_mut().unwrap().capabilities.push("spi");
+        let refusal = plan_fit(&module, &config, &board).unwrap_err();
+        assert_eq!(
+            (refusal.reason, refusal.message.as_str()),
+            (
+                ReasonCode::CapabilityDenied,
+                "the module uses chips on SPI buses; name them in config.peripherals.spi to allow it"
+            )
+        );
+        config.peripherals.spi = vec![SpiGrant { name: "spi0.1".to_owned(), ..SpiGrant::default() }];
+        let refusal = plan_fit(&module, &config, &board).unwrap_err();
+        assert_eq!(refusal.message, "config.peripherals.spi names spi0.1; the device has no SPI bus");
+        for chip in ["spi0.0", "spi0.1"] {
+            assert!(plan_fit(&module, &config, &board).is_err(), "the other chip select");
+            let chip =
+                DevicePeripheral { name: chip.to_owned(), kind: PeripheralKind::Spi, simulated: false };
+            board.peripherals.push(chip);
+        }
         assert_eq!(plan_fit(&module, &config, &board), Ok(()));
         // And of pins, which need no name to be used.
         board.capabilities.push("gpio".to_owned());

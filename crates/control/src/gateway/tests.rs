@@ -542,6 +542,7 @@ fn entry_with_topics(
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::new(topics),
     };
     let mut bytes = [0; 2_900];

@@ -43,6 +43,7 @@ impl Wanted {
             i2c: List::empty(),
             uart: List::new(uart),
             gpio: List::empty(),
+            spi: List::empty(),
             topics: List::empty(),
         };
         let mut bytes = [0; SPEC_BYTES_MAX];

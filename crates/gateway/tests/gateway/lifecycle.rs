@@ -41,6 +41,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::empty(),
     };
     let mut bytes = [0; 2_900];

@@ -33,6 +33,7 @@ fn put(device: &str) -> Vec<u8> {
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::new(&topics),
     };
     let mut bytes = [0; 2_900];

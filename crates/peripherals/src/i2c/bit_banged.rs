@@ -14,10 +14,7 @@ use embedded_hal::{
     digital::{InputPin, OutputPin},
 };
 
-use super::{
-    controller::{Controller, Error, Progress},
-    transfer::{Direction, Transfer},
-};
+use crate::bus::{Controller, Direction, Error, Progress, Target, Transfer};
 
 /// How long a device may hold the clock at a time: SMBus 3.2 lets it do so for 25 ms and calls 35 ms a timeout.
 pub const HELD_US_MAX: u64 = 35_000;
@@ -88,7 +85,9 @@ impl Cursor {
                 let following = operations.get(self.operation + 1).map(|operation| operation.direction);
                 let is_last = self.bytes + 1 == operation.bytes && following != Some(Direction::Read);
                 return match operation.direction {
-                    Direction::Write => Action::Write { byte, bit: 0, is_address: false },
+                    Direction::Write | Direction::Exchange => {
+                        Action::Write { byte, bit: 0, is_address: false }
+                    }
                     Direction::Read => Action::Read { byte: 0, bit: 0, is_last },
                 };
             }
@@ -106,9 +105,10 @@ impl Cursor {
     }
 
     /// The address with the direction of the operation that begins.
-    fn address(&self, transfer: &Transfer) -> u8 {
+    fn address(&self, transfer: &Transfer) -> Result<u8, Error> {
+        let Target::I2c(address) = transfer.target() else { return Err(Error::NoBus) };
         let direction = transfer.operations().get(self.operation).map(|operation| operation.direction);
-        transfer.address().number() << 1 | u8::from(direction == Some(Direction::Read))
+        Ok(address.number() << 1 | u8::from(direction == Some(Direction::Read)))
     }
 }
 
@@ -193,7 +193,7 @@ where
     fn act(&mut self, busy: &mut Busy, transfer: Option<&mut Transfer>, now_us: u64) -> Result<Step, Error> {
         match (busy.action, transfer) {
             (Action::Check, _) => self.check(),
-            (Action::Start, Some(transfer)) => self.start(busy.cursor.address(transfer), now_us),
+            (Action::Start, Some(transfer)) => self.start(busy.cursor.address(transfer)?, now_us),
             (Action::Write { byte, bit, is_address }, Some(transfer)) => {
                 self.write(busy, transfer, (byte, bit, is_address), now_us)
             }

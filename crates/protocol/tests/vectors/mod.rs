@@ -62,6 +62,7 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         i2c: List::empty(),
         uart: List::empty(),
         gpio: List::empty(),
+        spi: List::empty(),
         topics: List::empty(),
     };
     each("spec", Vector::Spec(spec));
@@ -85,6 +86,16 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         GpioGrant { name: "gpio2", edges_per_second: EDGES_PER_SECOND_MAX },
     ];
     each("spec_with_gpio", Vector::Spec(Spec { gpio: List::new(&pins), ..secret }));
+    let chips = [
+        SpiGrant { name: "spi0.0", mode: 0, clock_khz: SPI_CLOCK_KHZ_MIN, bytes_per_second: 1 },
+        SpiGrant {
+            name: "spi1.3",
+            mode: SPI_MODE_MAX,
+            clock_khz: SPI_CLOCK_KHZ_MAX,
+            bytes_per_second: BUS_BYTES_PER_SECOND_MAX,
+        },
+    ];
+    each("spec_with_spi", Vector::Spec(Spec { spi: List::new(&chips), ..secret }));
     each("spec_with_uart", Vector::Spec(Spec { uart: List::new(&uarts), ..secret }));
     let topics = [
         Topic { name: "alarm", direction: TopicDirection::Out, per_second: 1 },
@@ -152,6 +163,9 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
     ];
     let facts = Facts { peripherals: Some(List::new(&pins)), ..hello.facts };
     each("hello_with_pins", DeviceMessage::Hello(Hello { facts, groups, boot_id, ..hello }));
+    let chips = [Peripheral { name: "spi0.0", kind: PeripheralKind::Spi, is_simulated: false }];
+    let facts = Facts { peripherals: Some(List::new(&chips)), ..hello.facts };
+    each("hello_with_chip_selects", DeviceMessage::Hello(Hello { facts, groups, boot_id, ..hello }));
     let facts = Facts { peripherals: Some(List::empty()), ..hello.facts };
     each("hello_without_peripherals", DeviceMessage::Hello(Hello { facts, groups, boot_id, ..hello }));
     each(

@@ -1,19 +1,19 @@
 //! What a program is told of buses that failed.
 
 use super::errno::{AGAIN, BUSY, IO, NOENT, NOTCAPABLE, NXIO, OVERFLOW, PROTO, TIMEDOUT};
-use crate::host::{i2c, uart};
+use crate::host::{bus, uart};
 
-/// Of a transfer over I2C.
-pub(crate) fn of_i2c(error: i2c::Error) -> i32 {
+/// Of a transfer.
+pub(crate) fn of_transfer(error: bus::Error) -> i32 {
     -match error {
-        i2c::Error::NoBus => NOENT,
-        i2c::Error::AddressDenied => NOTCAPABLE,
-        i2c::Error::NoAcknowledgeAddress => NXIO,
-        i2c::Error::NoAcknowledgeData => PROTO,
-        i2c::Error::ArbitrationLost => AGAIN,
-        i2c::Error::Bus => IO,
-        i2c::Error::Overrun => OVERFLOW,
-        i2c::Error::Timeout => TIMEDOUT,
+        bus::Error::NoBus => NOENT,
+        bus::Error::Denied => NOTCAPABLE,
+        bus::Error::NoAcknowledgeAddress => NXIO,
+        bus::Error::NoAcknowledgeData => PROTO,
+        bus::Error::ArbitrationLost => AGAIN,
+        bus::Error::Bus => IO,
+        bus::Error::Overrun => OVERFLOW,
+        bus::Error::Timeout => TIMEDOUT,
     }
 }
 

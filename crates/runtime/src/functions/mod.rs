@@ -1,19 +1,19 @@
 //! The host functions themselves, on top of the engine and of the device's [`Host`].
 //!
 //! ```text
-//! errno, log, strings <- failures, operations <- pending <- context <- gpio, i2c, uart, native, wasi <- dispatch
+//! errno, log, strings <- failures, operations <- pending <- context <- gpio, transfer, uart, native, wasi <- dispatch
 //! ```
 
 mod context;
 mod errno;
 mod failures;
 mod gpio;
-mod i2c;
 mod log;
 mod native;
 mod operations;
 mod pending;
 mod strings;
+mod transfer;
 mod uart;
 mod wasi;
 
@@ -49,7 +49,8 @@ pub(crate) fn dispatch<E: Engine, H: Host + ?Sized>(
         Call::Receive => native::receive(context, arguments),
         Call::SettingGet => native::setting_get(context, arguments),
         Call::SensorRead => native::sensor_read(context, arguments),
-        Call::I2cTransfer => i2c::transfer(context, arguments),
+        Call::I2cTransfer => transfer::i2c(context, arguments),
+        Call::SpiTransfer => transfer::spi(context, arguments),
         Call::UartRead => uart::read(context, arguments),
         Call::UartWrite => uart::write(context, arguments),
         Call::Wasi(function) => wasi::call(context, function, arguments),

@@ -13,7 +13,7 @@ pub(crate) enum PendingCall {
     Get { address: u32, length: u32 },
     Put,
     Delete,
-    I2c(Operations),
+    Transfer(Operations),
     UartRead { address: u32, length: u32 },
     UartWrite,
 }
@@ -27,17 +27,17 @@ impl PendingCall {
     /// The result of the call, if this is an answer to it.
     pub(crate) fn finish<E: Engine>(&self, completion: Completion<'_>, engine: &mut E) -> Option<Value> {
         let result = match (self, completion) {
-            (PendingCall::I2c(operations), Completion::Transferred(Ok(bytes))) => {
+            (PendingCall::Transfer(operations), Completion::Transferred(Ok(bytes))) => {
                 operations.hand_over(engine, bytes)
             }
-            (PendingCall::I2c(_), Completion::Transferred(Err(error))) => failures::of_i2c(error),
+            (PendingCall::Transfer(_), Completion::Transferred(Err(error))) => failures::of_transfer(error),
             (PendingCall::UartRead { address, length }, Completion::Received(Ok(bytes))) => {
                 hand_over(engine, *address, *length, bytes)
             }
             (PendingCall::UartWrite, Completion::Sent(Ok(count))) => i32::try_from(count).unwrap_or(i32::MAX),
             (PendingCall::UartRead { .. }, Completion::Received(Err(error)))
             | (PendingCall::UartWrite, Completion::Sent(Err(error))) => failures::of_uart(error),
-            (PendingCall::I2c(_) | PendingCall::UartRead { .. } | PendingCall::UartWrite, _)
+            (PendingCall::Transfer(_) | PendingCall::UartRead { .. } | PendingCall::UartWrite, _)
             | (_, Completion::Transferred(_) | Completion::Received(_) | Completion::Sent(_)) => return None,
             (_, Completion::Failed(error)) => -errno_of(error),
             (PendingCall::Get { address, length }, Completion::Value(Some(value))) => {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use wasmbed_runtime::peripherals::{i2c, uart};
+use wasmbed_runtime::peripherals::{bus, uart};
 use wasmbed_runtime::{
     Answer, AppId, Capabilities, Edges, Event, Host, Interpreter, KeyValueError, Limits, LoadError, Metering,
     PeripheralError, Peripherals, Program, Published, Runtime, RuntimeConfig,
@@ -25,7 +25,7 @@ pub(crate) struct TestHost {
     pub(crate) pending: bool,
     pub(crate) storage_error: Option<KeyValueError>,
     /// Transfers that wait for their answer, or why there are none.
-    pub(crate) transfers: Result<Vec<(AppId, u32, i2c::Transfer)>, i2c::Error>,
+    pub(crate) transfers: Result<Vec<(AppId, u32, bus::Transfer)>, bus::Error>,
     /// What was asked of UARTs: port, room or bytes, last moment; or why nothing is to be had of them.
     pub(crate) uart: Result<Vec<(u32, Asked, u64)>, uart::Error>,
     /// What every `publish` is answered.
@@ -203,12 +203,7 @@ impl Host for TestHost {
         Some(length)
     }
 
-    fn i2c_transfer(
-        &mut self,
-        application: AppId,
-        bus: u32,
-        transfer: i2c::Transfer,
-    ) -> Result<(), i2c::Error> {
+    fn transfer(&mut self, application: AppId, bus: u32, transfer: bus::Transfer) -> Result<(), bus::Error> {
         self.transfers.as_mut().map_err(|error| *error)?.push((application, bus, transfer));
         Ok(())
     }

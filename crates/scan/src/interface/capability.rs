@@ -13,6 +13,8 @@ pub enum Capability {
     KeyValue,
     /// Reach devices on I2C buses.
     I2c,
+    /// Talk to chips on SPI buses.
+    Spi,
     /// Publish messages.
     Messages,
     /// Send and receive through UARTs.
@@ -21,11 +23,12 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability, in the order of the documentation.
-    pub const ALL: [Capability; 6] = [
+    pub const ALL: [Capability; 7] = [
         Capability::Gpio,
         Capability::Sensor,
         Capability::KeyValue,
         Capability::I2c,
+        Capability::Spi,
         Capability::Uart,
         Capability::Messages,
     ];
@@ -37,6 +40,7 @@ impl Capability {
             Capability::Sensor => "sensor",
             Capability::KeyValue => "key-value",
             Capability::I2c => "i2c",
+            Capability::Spi => "spi",
             Capability::Messages => "messages",
             Capability::Uart => "uart",
         }
@@ -55,6 +59,7 @@ impl Capability {
             Capability::I2c => 8,
             Capability::Messages => 16,
             Capability::Uart => 32,
+            Capability::Spi => 64,
         }
     }
 }
@@ -73,7 +78,7 @@ impl Capabilities {
     /// No capability: the baseline of log, arguments, environment, clock, random and wait.
     pub const NONE: Capabilities = Capabilities(0);
     /// Every capability.
-    pub const ALL: Capabilities = Capabilities(63);
+    pub const ALL: Capabilities = Capabilities(127);
 
     /// This set with one more capability.
     #[must_use]

@@ -16,7 +16,7 @@ use core::cell::RefCell;
 use wasmbed_protocol::ApplicationUid;
 
 use crate::platform::{
-    Entropy, Link, LinkState, LogSink, PeripheralError, Peripherals, Platform, Record, Timer, Watchdog, i2c,
+    Entropy, Link, LinkState, LogSink, PeripheralError, Peripherals, Platform, Record, Timer, Watchdog, bus,
     uart,
 };
 pub use faulty::{Cut, Faults, FaultyStorage};
@@ -217,7 +217,7 @@ pub struct MemoryBoard {
     pub entropy: SeededEntropy,
     /// Keys and certificates; a fixed identity unless that is changed.
     pub identity: MemoryIdentity,
-    /// Two pins, no sensors, one I2C bus and one UART if they are put there.
+    /// Two pins, no sensors, one I2C bus, one SPI bus and one UART if they are put there.
     pub peripherals: MemoryPeripherals,
     /// The last lines.
     pub log: KeptLog,
@@ -230,6 +230,8 @@ pub struct MemoryBoard {
 pub struct MemoryPeripherals {
     /// `i2c0`.
     pub i2c: Option<SharedBus>,
+    /// `spi0`.
+    pub spi: Option<SharedBus>,
     /// `uart0`.
     pub uart: Option<SharedPort>,
     /// Levels of the first pins, which applications may set.
@@ -240,14 +242,19 @@ impl core::fmt::Debug for MemoryPeripherals {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("MemoryPeripherals")
             .field("has_i2c", &self.i2c.is_some())
+            .field("has_spi", &self.spi.is_some())
             .field("has_uart", &self.uart.is_some())
             .finish()
     }
 }
 
 impl Peripherals for MemoryPeripherals {
-    fn i2c(&mut self, bus: u8) -> Option<&mut dyn i2c::Controller> {
-        self.i2c.as_mut().filter(|_| bus == 0).map(|bus| bus as &mut dyn i2c::Controller)
+    fn i2c(&mut self, bus: u8) -> Option<&mut dyn bus::Controller> {
+        self.i2c.as_mut().filter(|_| bus == 0).map(|bus| bus as &mut dyn bus::Controller)
+    }
+
+    fn spi(&mut self, bus: u8) -> Option<&mut dyn bus::Controller> {
+        self.spi.as_mut().filter(|_| bus == 0).map(|bus| bus as &mut dyn bus::Controller)
     }
 
     fn gpio_read(&mut self, pin: u32) -> Result<bool, PeripheralError> {
@@ -266,10 +273,10 @@ impl Peripherals for MemoryPeripherals {
 
 /// A bus that a test keeps a hold of.
 #[derive(Clone)]
-pub struct SharedBus(pub Rc<RefCell<dyn i2c::Controller>>);
+pub struct SharedBus(pub Rc<RefCell<dyn bus::Controller>>);
 
-impl i2c::Controller for SharedBus {
-    fn step(&mut self, transfer: &mut i2c::Transfer, now_us: u64) -> i2c::Progress {
+impl bus::Controller for SharedBus {
+    fn step(&mut self, transfer: &mut bus::Transfer, now_us: u64) -> bus::Progress {
         self.0.borrow_mut().step(transfer, now_us)
     }
 

@@ -9,7 +9,7 @@ use wasmbed_protocol::{
     CorrelationId, Decommission, Deliver, DeliverAck, Delivery, Desired, DesiredApplication, DeviceMessage,
     DeviceUid, Epoch, ErrorCode, Frames, GatewayMessage, GpioGrant, HeartbeatAck, I2cGrant, List,
     MessageGroups, MessageSource, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, Publish, PublishAck,
-    ReportReason, ResetReason, RestartPolicy, Revision, Sequence, Settings, Spec, SpecHash, Topic,
+    ReportReason, ResetReason, RestartPolicy, Revision, Sequence, Settings, Spec, SpecHash, SpiGrant, Topic,
     TopicDirection, UartGrant, Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
@@ -36,6 +36,8 @@ pub(crate) struct Wanted {
     pub(crate) args: Vec<String>,
     /// A bus, an address on it, and bytes per second.
     pub(crate) i2c: Option<(&'static str, u8, u32)>,
+    /// A chip select, and bytes per second.
+    pub(crate) spi: Option<(&'static str, u32)>,
     /// A UART, and bytes per second.
     pub(crate) uart: Option<(&'static str, u32)>,
     /// A pin, and how often each second its edges may end a wait.
@@ -60,6 +62,7 @@ impl Wanted {
             capabilities: vec![],
             args: vec![],
             i2c: None,
+            spi: None,
             uart: None,
             gpio: None,
             topics: vec![],
@@ -95,6 +98,11 @@ impl Wanted {
     pub(crate) fn uart(mut self, name: &'static str, bytes_per_second: u32) -> Self {
         self.uart = Some((name, bytes_per_second));
         self.capabilities(&["uart"])
+    }
+
+    pub(crate) fn spi(mut self, name: &'static str, bytes_per_second: u32) -> Self {
+        self.spi = Some((name, bytes_per_second));
+        self.capabilities(&["spi"])
     }
 
     pub(crate) fn gpio(mut self, name: &'static str, edges_per_second: u32) -> Self {
@@ -135,6 +143,8 @@ impl Wanted {
         let uart =
             self.uart.map(|(name, bytes_per_second)| UartGrant { name, baud: 9_600, bytes_per_second });
         let uart: Vec<UartGrant<'_>> = uart.into_iter().collect();
+        let chip = |(name, bytes_per_second)| SpiGrant { name, mode: 3, clock_khz: 500, bytes_per_second };
+        let spi: Vec<SpiGrant<'_>> = self.spi.map(chip).into_iter().collect();
         let gpio = self.gpio.map(|(name, edges_per_second)| GpioGrant { name, edges_per_second });
         let gpio: Vec<GpioGrant<'_>> = gpio.into_iter().collect();
         let spec = Spec {
@@ -152,6 +162,7 @@ impl Wanted {
             i2c: List::new(&grants),
             uart: List::new(&uart),
             gpio: List::new(&gpio),
+            spi: List::new(&spi),
             topics: List::new(&topics),
         };
         let mut bytes = vec![0; limits::SPEC_BYTES_MAX];
@@ -496,11 +507,14 @@ pub(crate) fn board() -> Board {
             "sensor".into(),
             "i2c".into(),
             "messages".into(),
+            "spi".into(),
             "uart".into(),
         ],
         peripherals: [
             ("gpio0", PeripheralKind::Gpio),
             ("i2c0", PeripheralKind::I2c),
+            ("spi0.0", PeripheralKind::Spi),
+            ("spi0.1", PeripheralKind::Spi),
             ("uart0", PeripheralKind::Uart),
         ]
         .map(|(name, kind)| PeripheralFacts { name: name.into(), kind, is_simulated: true })

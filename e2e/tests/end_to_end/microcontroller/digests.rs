@@ -85,6 +85,7 @@ impl Program {
             i2c: List::empty(),
             uart: List::empty(),
             gpio: List::empty(),
+            spi: List::empty(),
             topics: List::empty(),
         };
         let mut buffer = vec![0; limits::SPEC_BYTES_MAX];

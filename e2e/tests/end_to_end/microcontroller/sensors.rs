@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use wasmbed_api::{
-    Application, ApplicationConfig, Device, I2cGrant, PeripheralGrants, Topic, TopicDirection,
+    Application, ApplicationConfig, Device, I2cGrant, PeripheralGrants, SpiGrant, Topic, TopicDirection,
 };
 use wasmbed_control::gateway_api::MessageLine;
 use wasmbed_e2e::{
@@ -20,6 +20,9 @@ const THERMOMETER_C: &[u8] = include_bytes!("../../../../guests/prebuilt/thermom
 
 /// `guests/recorder`: the crates `ds1307` and `eeprom24x` on `i2c1`.
 const RECORDER: &[u8] = include_bytes!("../../../../guests/prebuilt/recorder.wasm");
+
+/// `guests/converter`: a driver of the `max1110` on `spi1.0`.
+const CONVERTER: &[u8] = include_bytes!("../../../../guests/prebuilt/converter.wasm");
 
 /// An application that may talk to these addresses of `i2c1`, and publish temperatures.
 fn on_bus(name: &str, module: &[u8], addresses: &[i32]) -> Application {
@@ -72,9 +75,47 @@ fn a_driver_from_crates_io_reads_a_sensor_on_mps2_an385() -> Result<()> {
             let facts = device.status.as_ref().and_then(|status| status.facts.as_ref());
             let buses: Option<Vec<&str>> =
                 facts.map(|facts| facts.peripherals.iter().map(|bus| bus.name.as_str()).collect());
-            buses == Some(vec!["gpio0", "gpio1", "gpio2", "gpio3", "i2c0", "i2c1", "uart0", "uart1"])
+            buses
+                == Some(vec![
+                    "gpio0", "gpio1", "gpio2", "gpio3", "i2c0", "i2c1", "spi0.0", "spi1.0", "uart0", "uart1",
+                ])
         };
         machine.device(NAME, "a Device that names its buses", has_buses).await?;
+        Ok(())
+    })
+}
+
+/// QEMU's `max1110` is selected always: what is read shows bytes both ways and the grants, not the chip select.
+#[test]
+fn a_driver_reads_a_converter_over_spi_on_mps2_an385() -> Result<()> {
+    wasmbed_e2e::run(async {
+        let machine = Machine::start(ControlPlane::Embedded).await?;
+        machine.create_device(NAME).await?;
+        let options = prepare("mps2-an385".parse()?, &machine, &machine.gateway_address().to_string())?;
+        let devices = vec!["max1110,input0=66,input1=177".to_owned()];
+        let board = Emulator::start(&Options { devices, ..options })?;
+        let with_chip = |name: &str, chip: &str| {
+            let mut wanted = application(name, CONVERTER, &[NAME]);
+            let spi = vec![SpiGrant { name: chip.to_owned(), mode: 3, ..SpiGrant::default() }];
+            wanted.spec.config = ApplicationConfig {
+                capabilities: vec!["spi".to_owned()],
+                peripherals: PeripheralGrants { spi, ..PeripheralGrants::default() },
+                ..ApplicationConfig::default()
+            };
+            wanted
+        };
+        machine.create(&with_chip("converter", "spi1.0")).await?;
+        let said = read_to(&board, "APP default/converter: inputs: 66 177")?;
+        ensure!(!said.iter().any(|line| line.contains("converter: converter:")), "{said:?}");
+        machine.create(&with_chip("elsewhere", "spi0.0")).await?;
+        let said = read_to(&board, "APP default/elsewhere: ")?;
+        ensure!(said.last().is_some_and(|line| line.ends_with("no such bus, or not granted")), "{said:?}");
+        machine.create(&with_chip("nowhere", "spi1.1")).await?;
+        let is_refused = |application: &Application| {
+            let text = serde_json::to_string(&application.status).unwrap_or_default();
+            text.contains("config.peripherals.spi names spi1.1; the device has spi0.0, spi1.0")
+        };
+        machine.application("nowhere", "it is refused for its chip select", is_refused).await?;
         Ok(())
     })
 }

@@ -56,6 +56,7 @@ pub(in crate::gateway) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
                     wasmbed_protocol::PeripheralKind::I2c => PeripheralKind::I2c,
                     wasmbed_protocol::PeripheralKind::Uart => PeripheralKind::Uart,
                     wasmbed_protocol::PeripheralKind::Gpio => PeripheralKind::Gpio,
+                    wasmbed_protocol::PeripheralKind::Spi => PeripheralKind::Spi,
                     wasmbed_protocol::PeripheralKind::Unknown(_) => PeripheralKind::Unknown,
                 },
                 simulated: peripheral.is_simulated,

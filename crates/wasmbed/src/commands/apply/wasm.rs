@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
     Application, ApplicationConfig, ApplicationSettings, ApplicationSpec, EnvFrom, GpioGrant, I2cGrant,
-    Module, ModuleSpec, PeripheralGrants, RestartPolicy, SecretRef, SettingScalar, TargetDevices, Topic,
-    TopicDirection, UartGrant,
+    Module, ModuleSpec, PeripheralGrants, RestartPolicy, SecretRef, SettingScalar, SpiGrant, TargetDevices,
+    Topic, TopicDirection, UartGrant,
 };
 use wasmbed_scan::{Features, ScanLimits, scan};
 
@@ -73,6 +73,10 @@ pub(super) struct WasmArgs {
     /// capability uart too. May be given several times.
     #[arg(long, value_name = "UART:BAUD[:RATE]", value_parser = values::uart)]
     uart: Vec<UartGrant>,
+    /// A chip select of an SPI bus with the clock in kHz at most, and perhaps the mode and bytes per second at most, for example
+    /// spi0.0:1000 or spi0.0:1000:3:2000; grants the capability spi too. May be given several times.
+    #[arg(long, value_name = "CHIP:KHZ[:MODE[:RATE]]", value_parser = values::spi)]
+    spi: Vec<SpiGrant>,
     /// A pin, and how often each second its edges may end a wait, for example gpio2 or gpio2:100; grants the capability gpio too.
     /// An application that names pins has these alone. May be given several times.
     #[arg(long, value_name = "PIN[:RATE]", value_parser = values::gpio)]
@@ -132,6 +136,7 @@ impl WasmArgs {
             ("--capability", !self.capability.is_empty()),
             ("--i2c", !self.i2c.is_empty()),
             ("--uart", !self.uart.is_empty()),
+            ("--spi", !self.spi.is_empty()),
             ("--gpio", !self.gpio.is_empty()),
             ("--topic", !self.topic.is_empty()),
             ("--setting", !self.settings.is_empty()),
@@ -164,8 +169,12 @@ impl WasmArgs {
 
     fn capabilities(&self) -> Vec<String> {
         let mut capabilities = self.capability.clone();
-        let granted =
-            [("i2c", !self.i2c.is_empty()), ("uart", !self.uart.is_empty()), ("gpio", !self.gpio.is_empty())];
+        let granted = [
+            ("i2c", !self.i2c.is_empty()),
+            ("spi", !self.spi.is_empty()),
+            ("uart", !self.uart.is_empty()),
+            ("gpio", !self.gpio.is_empty()),
+        ];
         for (name, is_granted) in granted {
             if is_granted && !capabilities.iter().any(|known| known == name) {
                 capabilities.push(name.to_owned());
@@ -201,6 +210,7 @@ impl WasmArgs {
             peripherals: PeripheralGrants {
                 i2c: self.i2c.clone(),
                 uart: self.uart.clone(),
+                spi: self.spi.clone(),
                 gpio: self.gpio.clone(),
             },
             topics: self.topics(),

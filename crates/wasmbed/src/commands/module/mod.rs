@@ -72,7 +72,7 @@ pub enum Command {
         /// The device's memory for applications: bytes, or for example 384Ki [default: that of a board with 512 KiB of RAM].
         #[arg(long, value_name = "BYTES", default_value_t = DEVICE_MEMORY_DEFAULT, hide_default_value = true, value_parser = values::bytes)]
         device_memory: u64,
-        /// The Application's capabilities: gpio, sensor, key-value, i2c, uart; `none` for nothing [default: not checked].
+        /// The Application's capabilities: gpio, sensor, key-value, i2c, spi, uart; `none` for nothing [default: not checked].
         #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
         capabilities: Vec<Grant>,
     },
@@ -103,7 +103,7 @@ pub enum Command {
     Run {
         /// The module, or - for standard input.
         module: PathBuf,
-        /// Capabilities to grant: gpio, sensor, key-value, i2c, uart.
+        /// Capabilities to grant: gpio, sensor, key-value, i2c, spi, uart.
         #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
         capabilities: Vec<Grant>,
         /// Limit of linear memory: bytes, or for example 64Ki.

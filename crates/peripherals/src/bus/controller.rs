@@ -9,19 +9,19 @@ use super::transfer::Transfer;
 pub enum Error {
     /// There is no such bus, or it was not granted.
     NoBus,
-    /// The address was not granted.
-    AddressDenied,
+    /// The address, or the chip select, was not granted.
+    Denied,
     /// No device has the address.
     NoAcknowledgeAddress,
     /// The device did not take a byte of data.
     NoAcknowledgeData,
     /// Somebody else pulled the data line.
     ArbitrationLost,
-    /// The data line is held low and nine clocks did not free it, or a start or a stop was not to be had.
+    /// The data line is held low and nine clocks did not free it, or a start or a stop was not to be had; the controller failed.
     Bus,
     /// The controller lost bytes.
     Overrun,
-    /// The clock line was held low for too long.
+    /// The clock line was held low for too long, or the controller did not come to an end.
     Timeout,
 }
 
@@ -29,13 +29,13 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoBus => "there is no such bus, or it is not granted",
-            Self::AddressDenied => "the address is not granted",
+            Self::Denied => "the address or the chip select is not granted",
             Self::NoAcknowledgeAddress => "no device acknowledged the address",
             Self::NoAcknowledgeData => "the device did not acknowledge a byte",
             Self::ArbitrationLost => "the data line was pulled by another",
-            Self::Bus => "the data line is held low",
+            Self::Bus => "the bus does not work",
             Self::Overrun => "the controller lost bytes",
-            Self::Timeout => "the clock line was held low for too long",
+            Self::Timeout => "it took too long",
         })
     }
 }
