@@ -37,7 +37,7 @@ enum Language {
     C,
 }
 
-const SAMPLES: [Sample; 13] = [
+const SAMPLES: [Sample; 14] = [
     Sample { name: "hello", language: Language::Rust, capabilities: "none", lines: 4 },
     Sample { name: "sensor-loop", language: Language::Rust, capabilities: "gpio,sensor", lines: 4 },
     Sample { name: "counter", language: Language::Rust, capabilities: "key-value", lines: 8 },
@@ -46,6 +46,7 @@ const SAMPLES: [Sample; 13] = [
     Sample { name: "relay", language: Language::Rust, capabilities: "gpio,messages", lines: 1 },
     Sample { name: "button", language: Language::Rust, capabilities: "gpio", lines: 1 },
     Sample { name: "converter", language: Language::Rust, capabilities: "spi", lines: 2 },
+    Sample { name: "archive", language: Language::Rust, capabilities: "spi", lines: 1 },
     Sample { name: "serial", language: Language::Rust, capabilities: "uart", lines: 2 },
     Sample { name: "beacon", language: Language::Rust, capabilities: "none", lines: 2 },
     Sample { name: "hello-c", language: Language::C, capabilities: "none", lines: 12 },
