@@ -11,6 +11,7 @@ use wasmbed_protocol::{ApplicationState, ApplicationUid};
 
 use crate::{
     api::{REQUESTS, SECRETS},
+    broker,
     certificates::Certificate,
     clock::Clock,
     device::Device,
@@ -54,6 +55,7 @@ impl World {
         application
             .or_else(|| self.devices.iter().find_map(|device| self.unsettled_device(device, &expected)))
             .or_else(|| self.unsettled_setting(&expected))
+            .or_else(|| self.undelivered())
             .or_else(|| self.devices.iter().find_map(|device| self.unsettled_token(device)))
             .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_gateway(gateway)))
             .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_name(gateway)))
@@ -115,6 +117,14 @@ impl World {
             let read = self.witness.settings.read(self.index(name)?, uid.parse().ok()?).map(u64::from);
             (read != Some(*wanted))
                 .then(|| format!("{uid} on {name} reads {read:?}, its setting is {wanted}"))
+        })
+    }
+
+    /// The broker has what gateways acknowledged whose disk is there.
+    fn undelivered(&self) -> Option<String> {
+        self.api.peek("messagebrokers", broker::NAME)?;
+        self.witness.messages.missing(|keeper| {
+            self.gateways.iter().any(|gateway| gateway.is_up() && gateway.keeper() == *keeper)
         })
     }
 

@@ -13,8 +13,8 @@ use wasmbed_control::{
     Now, ObjectKey,
     election::{Election, Lead},
     fleet::{
-        CallId, Fleet, FleetConfig, Order, OrdersOutcome, ProofCheck, ProofEvidence, PutOutcome,
-        SettingsOutcome, UploadOutcome, UploadSource,
+        BrokersOutcome, CallId, Fleet, FleetConfig, Order, OrdersOutcome, ProofCheck, ProofEvidence,
+        PutOutcome, SettingsOutcome, UploadOutcome, UploadSource,
     },
     gateway::Cursor,
     gateway_api::{DecommissionOrder, PutDecommissions, StreamEvent},
@@ -50,6 +50,7 @@ enum Outcome {
     Put(String, CallId, PutOutcome),
     Orders(String, CallId, OrdersOutcome),
     Settings(String, CallId, SettingsOutcome),
+    Brokers(String, CallId, BrokersOutcome),
     Upload(String, CallId, UploadOutcome),
     Write(CallId, WriteOutcome<String>),
 }
@@ -243,6 +244,9 @@ impl ControllerProcess {
                 Outcome::Settings(gateway, id, outcome) => {
                     self.fleet.handle_settings_outcome(now, &gateway, id, outcome);
                 }
+                Outcome::Brokers(gateway, id, outcome) => {
+                    self.fleet.handle_brokers_outcome(now, &gateway, id, outcome);
+                }
                 Outcome::Upload(gateway, id, outcome) => {
                     self.fleet.handle_upload_outcome(now, &gateway, id, outcome);
                 }
@@ -282,6 +286,10 @@ impl ControllerProcess {
             let at_ms = self.arrives_ms(now);
             network.send(at_ms, self.sender, put.gateway, put.id, Request::Settings(put.body));
         }
+        while let Some(put) = self.fleet.poll_brokers(now) {
+            let at_ms = self.arrives_ms(now);
+            network.send(at_ms, self.sender, put.gateway, put.id, Request::Brokers(put.body));
+        }
     }
 
     /// When what is sent now arrives: mostly at once, sometimes so late that another leads by then.
@@ -297,6 +305,7 @@ impl ControllerProcess {
                 Answer::Put(outcome) => Outcome::Put(answered.gateway, answered.id, outcome),
                 Answer::Orders(outcome) => Outcome::Orders(answered.gateway, answered.id, outcome),
                 Answer::Settings(outcome) => Outcome::Settings(answered.gateway, answered.id, outcome),
+                Answer::Brokers(outcome) => Outcome::Brokers(answered.gateway, answered.id, outcome),
                 Answer::Upload(outcome) => Outcome::Upload(answered.gateway, answered.id, outcome),
             };
             self.awaited.push_back((now.ms + self.random.below(40), outcome));

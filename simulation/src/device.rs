@@ -319,7 +319,7 @@ fn boot(
         flash_bytes: 4 << 20,
         module_bytes_max: 1 << 20,
         applications_max: hardware.applications_max,
-        capabilities: Vec::new(),
+        capabilities: vec!["messages".to_owned()],
         peripherals: Vec::new(),
         reset_reason,
         reset_detail: String::new(),

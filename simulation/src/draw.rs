@@ -101,11 +101,12 @@ fn opening() -> impl Strategy<Value = Opening> {
     let tried = (0..GATEWAYS, 2..=GATEWAYS)
         .prop_map(|(first, count)| (first..first + count).map(|next| next % GATEWAYS).collect());
     let noise = proptest::num::u64::ANY.no_shrink();
-    let all = (weather(), enrollment, collection::vec(tried, HARDWARE.len()), joins(), noise);
-    all.prop_map(|(weather, enrollment, gateways, joins, noise)| Opening {
+    let all = (weather(), enrollment, collection::vec(tried, HARDWARE.len()), joins(), chance(0.5), noise);
+    all.prop_map(|(weather, enrollment, gateways, joins, broker, noise)| Opening {
         enrollment,
         gateways,
         joins,
+        broker,
         weather,
         noise,
     })
@@ -132,7 +133,7 @@ fn weather() -> impl Strategy<Value = Weather> {
 /// What may happen while there are faults, and how often each.
 fn weighted() -> Vec<(u32, BoxedStrategy<Transition>)> {
     let faults = of_devices().into_iter().chain(of_gateways()).chain(of_controllers());
-    let faults = faults.chain(of_signer()).chain(of_api());
+    let faults = faults.chain(of_broker()).chain(of_signer()).chain(of_api());
     let faults = faults.map(|(weight, strategy)| (weight * FAULTS_WEIGHT, strategy));
     of_people().into_iter().chain(faults).collect()
 }
@@ -267,6 +268,10 @@ fn of_controllers() -> Vec<(u32, BoxedStrategy<Transition>)> {
                 .boxed(),
         ),
     ]
+}
+
+fn of_broker() -> Vec<(u32, BoxedStrategy<Transition>)> {
+    vec![(4, away_ms().prop_map(|for_ms| Transition::StopBroker { for_ms }).boxed())]
 }
 
 fn of_signer() -> Vec<(u32, BoxedStrategy<Transition>)> {

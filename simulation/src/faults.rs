@@ -67,6 +67,7 @@ impl World {
             | Transition::BlindController { controller, .. }
             | Transition::SetControllerClock { controller, .. }
             | Transition::RemoveController { controller } => self.break_controller(controller, transition),
+            Transition::StopBroker { for_ms } => self.broker.stop(self.now_ms + for_ms),
             Transition::KillSigner { .. }
             | Transition::IsolateSigner { .. }
             | Transition::SetSignerClock { .. } => self.break_signer(transition),
@@ -206,6 +207,7 @@ impl World {
         self.api.at(now_ms, Serving::All);
         self.api.clock = Clock::default();
         self.namesake = None;
+        self.broker.mend(now_ms);
         self.network.weather = self.network.weather.clear();
         for device in &mut self.devices {
             device.mend_disk();

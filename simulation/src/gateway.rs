@@ -14,8 +14,8 @@ use wasmbed_control::{
         StoreOperation, UploadDecision, WriteId,
     },
     gateway_api::{
-        PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, PutSettings, PutSettingsAnswer,
-        StreamEvent,
+        PutBrokers, PutBrokersAnswer, PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer,
+        PutSettings, PutSettingsAnswer, StreamEvent,
     },
     kubernetes::WriteOutcome,
 };
@@ -24,12 +24,14 @@ use wasmbed_supervisor::memory::MemoryLink;
 
 use crate::{
     api::{Api, ApiError, NAMESPACE, REQUESTS, Seen, typed},
+    broker::{Around, Broker, Deliveries},
     certificates::{Certificate, pem, read_request},
     clock::Clock,
     device::Client,
     gateway_disk::GatewayDisk,
     invariants::Witness,
     line::{Line, outcome},
+    messages::Keeper,
     presence::Presence,
     random::Random,
     traps::Started,
@@ -82,6 +84,7 @@ pub(crate) struct GatewayProcess {
     requests: u64,
     awaited: VecDeque<Awaited>,
     watch: Option<u64>,
+    deliveries: Deliveries,
     pub(crate) down_until_ms: Option<u64>,
     pub(crate) boots: u32,
     /// Disks so far: with a new one it has forgotten everything.
@@ -121,6 +124,7 @@ impl GatewayProcess {
             requests: 0,
             awaited: VecDeque::new(),
             watch: None,
+            deliveries: Deliveries::default(),
             down_until_ms: None,
             boots: 1,
             answers: Vec::new(),
@@ -139,6 +143,7 @@ impl GatewayProcess {
         self.connections.clear();
         self.awaited.clear();
         self.answers.clear();
+        self.deliveries.clear();
         self.watch = None;
         self.stopping = None;
         if loses_disk {
@@ -176,7 +181,7 @@ impl GatewayProcess {
     }
 
     /// One round.
-    pub(crate) fn poll(&mut self, now: Now, api: &mut Api, witness: &mut Witness) -> u64 {
+    pub(crate) fn poll(&mut self, now: Now, api: &mut Api, broker: &Broker, witness: &mut Witness) -> u64 {
         if let Some(until_ms) = self.down_until_ms {
             if now.ms < until_ms {
                 return until_ms;
@@ -190,6 +195,7 @@ impl GatewayProcess {
         self.call_api(now, api, witness);
         self.transmit(now, witness);
         self.work_on_disk(now);
+        let delivered_ms = self.deliver(now, broker, witness);
         let started = self.started();
         while let Some(notice) = self.core.poll_notice() {
             if let Notice::LeftOut { device, what: LeftOut::Events, .. } = notice.notice {
@@ -213,7 +219,30 @@ impl GatewayProcess {
         let read = paused.filter(|at_ms| *at_ms > now.ms).min().unwrap_or(u64::MAX);
         let held = self.connections.values().map(|connection| connection.wire.due_ms(now.ms));
         let read = read.min(held.min().unwrap_or(u64::MAX));
-        self.core.poll_timeout().min(awaited).min(read).min(presence_ms)
+        self.core.poll_timeout().min(awaited).min(read).min(presence_ms).min(delivered_ms)
+    }
+
+    /// Messages go from the disk to the broker.
+    fn deliver(&mut self, now: Now, broker: &Broker, witness: &mut Witness) -> u64 {
+        let keeper = self.keeper();
+        witness.messages.counted(&keeper, self.boots, &self.core.message_counters());
+        while let Some(write) = self.core.poll_broker_status(now) {
+            self.core.handle_broker_status(now, write, true);
+        }
+        let mut around = Around {
+            core: &mut self.core,
+            disk: &self.disk,
+            keeper: &keeper,
+            weather: self.line.weather,
+            random: &mut self.random,
+            messages: &mut witness.messages,
+        };
+        self.deliveries.poll(now, broker.is_there(now.ms), &mut around)
+    }
+
+    /// Its disk.
+    pub(crate) fn keeper(&self) -> Keeper {
+        (self.name.clone(), self.disks)
     }
 
     fn follow_devices(&mut self, now: Now, api: &Api) {
@@ -290,6 +319,7 @@ impl GatewayProcess {
 
     fn transmit(&mut self, now: Now, witness: &mut Witness) {
         while self.core.poll_wake().is_some() {}
+        let keeper = self.keeper();
         let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
         let (mut closed, mut presented) = (Vec::new(), Vec::new());
         for (id, connection) in &mut self.connections {
@@ -300,7 +330,7 @@ impl GatewayProcess {
                 let bytes = buffer.get(..transmit.written).unwrap_or(&[]);
                 if connection.wire.carries() {
                     for body in Frames::new(bytes).flatten() {
-                        witness.gateway_said(connection.device, body);
+                        witness.gateway_said(connection.device, &keeper, body);
                     }
                     connection.wire.send(now.ms, bytes);
                 }
@@ -422,6 +452,17 @@ impl GatewayProcess {
         self.work_on_disk(now);
         let answers = std::iter::from_fn(|| self.core.poll_settings_answer());
         Some(answers.filter(|answer| answer.request == request).last()?.result)
+    }
+
+    /// Takes the brokers that there are.
+    pub(crate) fn put_brokers(
+        &mut self,
+        put: PutBrokers,
+        now: Now,
+        api: &Api,
+    ) -> Result<PutBrokersAnswer, Refused> {
+        self.begin_call(put.leader_term, now, api);
+        self.core.handle_put_brokers(now, put)
     }
 
     /// A controller of this term calls.

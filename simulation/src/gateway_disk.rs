@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use wasmbed_control::{
     ObjectKey,
-    gateway::{OutboxFailure, OutboxWrite, Restored, RestoredMessages, StoreFailure, StoredDevice},
+    gateway::{
+        BrokerCursor, BrokerPage, OutboxFailure, OutboxWrite, Restored, RestoredMessages, StoreFailure,
+        StoredDevice,
+    },
 };
 use wasmbed_protocol::ModuleDigest;
 
@@ -93,6 +96,18 @@ impl GatewayDisk {
         outbox.positions.retain(|uid, _| !write.released.contains(uid));
         outbox.positions.extend(write.positions);
         Ok(removed)
+    }
+
+    /// The next messages for a broker.
+    pub(crate) fn broker_page(&self, cursor: &BrokerCursor) -> BrokerPage {
+        let mut page = cursor.page();
+        for (number, record) in self.outbox.records.range(cursor.record()..) {
+            if !cursor.read_record(&mut page, *number, record) {
+                return page;
+            }
+        }
+        page.finish(cursor);
+        page
     }
 
     fn restore_messages(&self) -> RestoredMessages {

@@ -15,7 +15,7 @@
 //! - The embedded API refuses no write of ours.
 //!
 //! `traps` has what must hold of traps, `decommissions` of devices that are taken out of service, `joining` of those that join,
-//! `settings` of what applications read.
+//! `settings` of what applications read, `messages` of what they publish.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +32,7 @@ use crate::{
     api::Api,
     decommissions::Decommissions,
     joining::Joining,
+    messages::{Keeper, Messages},
     sender::Sender,
     settings::Settings,
     traps::{Broken, Started, Traps},
@@ -96,6 +97,7 @@ pub(crate) struct Witness {
     pub(crate) decommissions: Decommissions,
     pub(crate) joins: Joining,
     pub(crate) settings: Settings,
+    pub(crate) messages: Messages,
     reported: BTreeMap<usize, BTreeSet<Claim>>,
     acknowledged: BTreeMap<usize, u64>,
     /// Devices that were told that they are deleted, revoked or taken out of service, and may have forgotten their set since.
@@ -124,7 +126,7 @@ pub(crate) struct Witness {
 
 impl Witness {
     pub(crate) fn new(names: Vec<String>) -> Self {
-        Self { names, ..Self::default() }
+        Self { messages: Messages::new(&names), names, ..Self::default() }
     }
 
     /// Terms in which a gateway took sets.
@@ -159,6 +161,7 @@ impl Witness {
                 let broken = self.traps.told(device, gateway, &trap);
                 self.keep(broken);
             }
+            Ok(DeviceMessage::Publish(message)) => self.messages.sent(device, &message),
             Ok(DeviceMessage::Decommissioned(said)) => {
                 let name = self.names.get(device).map_or("", String::as_str);
                 let broken = self.decommissions.proved(device, name, said.proof);
@@ -179,7 +182,7 @@ impl Witness {
         }
     }
 
-    pub(crate) fn gateway_said(&mut self, device: usize, body: &[u8]) {
+    pub(crate) fn gateway_said(&mut self, device: usize, keeper: &Keeper, body: &[u8]) {
         self.frames += 1;
         match decode_gateway(body) {
             Err(error) => self
@@ -189,6 +192,7 @@ impl Witness {
                     desired.applications.iter().map(|member| member.uid).collect();
                 self.sets.entry((device, desired.revision.0)).or_default().insert(set);
             }
+            Ok(GatewayMessage::PublishAck(ack)) => self.messages.acknowledged(keeper, device, &ack),
             // It forgets its set once it has judged the order.
             Ok(GatewayMessage::Decommission(_)) => {
                 self.taken_back.insert(device);

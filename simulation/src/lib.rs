@@ -22,6 +22,7 @@
 
 mod api;
 mod assertions;
+mod broker;
 mod certificates;
 mod clock;
 mod controller;
@@ -36,6 +37,7 @@ mod invariants;
 mod joining;
 mod line;
 mod lines;
+mod messages;
 mod names;
 mod namesake;
 mod network;

@@ -2,9 +2,9 @@
 
 use wasmbed_control::{
     Now,
-    fleet::{CallId, OrdersOutcome, PutOutcome, SettingsOutcome, UploadOutcome},
+    fleet::{BrokersOutcome, CallId, OrdersOutcome, PutOutcome, SettingsOutcome, UploadOutcome},
     gateway::Refused,
-    gateway_api::{PutDecommissions, PutSets, PutSettings},
+    gateway_api::{PutBrokers, PutDecommissions, PutSets, PutSettings},
 };
 use wasmbed_protocol::ModuleDigest;
 
@@ -16,6 +16,7 @@ pub(crate) enum Request {
     Put(PutSets),
     Orders(PutDecommissions),
     Settings(PutSettings),
+    Brokers(PutBrokers),
     Upload { digest: ModuleDigest, bytes: Vec<u8> },
 }
 
@@ -23,6 +24,7 @@ pub(crate) enum Answer {
     Put(PutOutcome),
     Orders(OrdersOutcome),
     Settings(SettingsOutcome),
+    Brokers(BrokersOutcome),
     Upload(UploadOutcome),
 }
 
@@ -105,6 +107,14 @@ impl Network {
                                 .unwrap_or_else(|| SettingsOutcome::Failed("no answer".to_owned())),
                         )
                     }
+                    Request::Brokers(body) => {
+                        let answered = reached.map(|process| put_brokers(process, body, now, api, witness));
+                        Answer::Brokers(
+                            answered
+                                .filter(|_| !outcome_lost)
+                                .unwrap_or_else(|| BrokersOutcome::Failed("no answer".to_owned())),
+                        )
+                    }
                     Request::Upload { digest, bytes } => Answer::Upload(match reached {
                         None => UploadOutcome::Failed("no connection".to_owned()),
                         Some(_) if wasmbed_agent::module_digest(&bytes) != digest => {
@@ -177,4 +187,23 @@ fn put_settings(
             SettingsOutcome::Failed(refusal.message)
         }
     })
+}
+
+fn put_brokers(
+    process: &mut GatewayProcess,
+    body: PutBrokers,
+    now: Now,
+    api: &Api,
+    witness: &mut Witness,
+) -> BrokersOutcome {
+    match process.put_brokers(body, process.clock.now(now.ms), api) {
+        Ok(_) => {
+            witness.gateway_writes(&process.name, now.ms);
+            BrokersOutcome::Taken
+        }
+        Err(Refused::Fenced(refusal)) => BrokersOutcome::Fenced(refusal),
+        Err(Refused::Invalid(refusal) | Refused::Unavailable(refusal)) => {
+            BrokersOutcome::Failed(refusal.message)
+        }
+    }
 }

@@ -12,6 +12,7 @@ use crate::{
     api::{ApiError, NAMESPACE, REQUESTS, SECRETS, typed},
     device::Device,
     identities::public_key_info,
+    messages::TOPIC,
     names::{APPLICATIONS, MODULES, SITES},
     reference::text,
     settings::SETTING,
@@ -39,7 +40,10 @@ impl World {
             "name": name, "wasm_bytes": inline, "module": module,
             "target_devices": { "device_names": named, "selector": selector },
             "min_ready_seconds": if wanted.slow { json!(10) } else { Value::Null },
-            "config": { "restart_policy": if wanted.module == Source::Once { "Never" } else { "Always" } },
+            "config": {
+                "restart_policy": if wanted.module == Source::Once { "Never" } else { "Always" },
+                "capabilities": ["messages"], "topics": [{ "name": TOPIC, "direction": "Out" }],
+            },
         });
         if matches!(wanted.module, Source::Once | Source::Traps) {
             spec["settings"] = Value::Null;

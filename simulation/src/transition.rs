@@ -24,6 +24,9 @@ pub(crate) struct Opening {
     /// For each device how it comes by its certificate; the others had theirs from the start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) joins: Vec<Joins>,
+    /// There is a MessageBroker from the start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) broker: bool,
     pub(crate) weather: Weather,
     /// Latencies, and which calls the weather strikes, follow from it.
     pub(crate) noise: u64,
@@ -237,6 +240,11 @@ pub(crate) enum Transition {
     /// It is gone for the rest of the run.
     RemoveController {
         controller: usize,
+    },
+
+    /// The broker that messages go to is away.
+    StopBroker {
+        for_ms: u64,
     },
 
     KillSigner {

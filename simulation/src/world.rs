@@ -11,11 +11,13 @@ use wasmbed_control::{
 
 use crate::{
     api::{Api, Serving},
+    broker::{self, Broker},
     clock::Clock,
     controller::ControllerProcess,
     device::{Device, Hardware},
     gateway::{GatewayProcess, Policy},
     invariants::{Violation, Witness},
+    messages::TOPIC,
     names::APPLICATIONS,
     namesake::Namesake,
     network::Network,
@@ -84,6 +86,8 @@ pub struct Summary {
     pub decommissioned: usize,
     /// Certificates that devices joined with.
     pub joined: usize,
+    /// Messages of applications that the broker has.
+    pub delivered: usize,
     /// Hash of what happened: the same seed gives the same.
     pub fingerprint: u64,
 }
@@ -110,6 +114,7 @@ pub(crate) struct World {
     pub(crate) api_full_until_ms: u64,
     /// Another that holds a gateway's name.
     pub(crate) namesake: Option<Namesake>,
+    pub(crate) broker: Broker,
     pub(crate) network: Network,
     /// For each controller, since when it could lead.
     fit_since_ms: Vec<Option<u64>>,
@@ -159,6 +164,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
         writes: world.witness.writes,
         decommissioned: world.witness.decommissions.confirmed(),
         joined: world.witness.joins.count(),
+        delivered: world.witness.messages.count(),
         boots: world.devices.iter().map(|device| device.boots).sum(),
         leaders: world.witness.leaders(),
         unreachable: world.witness.unreachable,
@@ -182,6 +188,10 @@ impl World {
                 let created = api.create("devices", "Device", name, json!({}));
                 debug_assert!(created.is_ok(), "an empty API takes a Device");
             }
+        }
+        if opening.broker {
+            let created = api.create("messagebrokers", "MessageBroker", broker::NAME, broker::spec());
+            debug_assert!(created.is_ok(), "{created:?}");
         }
         let some_join = opening.joins.iter().any(|joins| *joins != Joins::Never);
         let enrollment = Enrollment::from(opening.enrollment);
@@ -210,6 +220,7 @@ impl World {
             api_down_until_ms: 0,
             api_full_until_ms: 0,
             namesake: None,
+            broker: Broker::default(),
             network: Network::new(weather, noise),
             fit_since_ms: vec![None; CONTROLLERS],
             led_ms: 0,
@@ -258,7 +269,8 @@ impl World {
         self.poll_devices(now, &mut due_ms);
         self.poll_namesake();
         for gateway in &mut self.gateways {
-            let next_ms = gateway.poll(gateway.clock.now(now_ms), &mut self.api, &mut self.witness);
+            let next_ms =
+                gateway.poll(gateway.clock.now(now_ms), &mut self.api, &self.broker, &mut self.witness);
             due_ms = due_ms.min(next_ms);
         }
         for controller in &mut self.controllers {
@@ -278,6 +290,8 @@ impl World {
             self.controllers[answered.sender.controller].handle_answer(now, answered);
         }
         self.check(now);
+        let broken = self.witness.messages.take_broken();
+        self.witness.keep(broken);
         let pause_ms = 1 + self.pauses.below(10);
         self.now_ms = due_ms.min(self.network.due_ms()).max(now_ms + pause_ms);
         let seen = self.witness.frames.rotate_left(32) ^ self.witness.writes ^ self.now_ms;
@@ -514,8 +528,10 @@ fn modules() -> Vec<String> {
                 (@custom "wasmbed.settings" "{section}")
                 (import "wasmbed" "log" (func $log (param i32 i32)))
                 (import "wasmbed" "setting_get" (func $get (param i32 i32 i32 i32) (result i32)))
+                (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
                 (import "wasmbed" "wait" (func $wait (param i32)))
                 (memory (export "memory") 1)
+                (data (i32.const 24) "{TOPIC}")
                 (data (i32.const 0) "{reads}")
                 (data (i32.const 16) "{begins}")
                 (data (i32.const 32) "{data}")
@@ -525,7 +541,9 @@ fn modules() -> Vec<String> {
                         (drop (call $get (i32.const 0) (i32.const 1) (i32.const 8) (i32.const 8)))
                         (i32.store8 (i32.const {reads_bytes}) (i32.add (i32.load8_u (i32.const 8)) (i32.const 48)))
                         (call $log (i32.const 0) (i32.const {said_bytes}))
-                        (call $wait (i32.const 20000))
+                        (drop (call $publish (i32.const 24) (i32.const 1) (i32.const 28) (i32.const 4) (i32.const 0)))
+                        (i32.store (i32.const 28) (i32.add (i32.load (i32.const 28)) (i32.const 1)))
+                        (call $wait (i32.const 5000))
                         (br 0))))"#
         );
         BASE64_STANDARD.encode(assemble(&text))

@@ -30,6 +30,7 @@ impl ControllerProcess {
             ("devices", Some(Kind::Device)),
             ("applications", Some(Kind::Application)),
             ("modules", Some(Kind::Module)),
+            ("messagebrokers", Some(Kind::Broker)),
             (REQUESTS, None),
         ] {
             if plural == REQUESTS && !self.joins {
@@ -139,6 +140,11 @@ impl ControllerProcess {
                     self.fleet.handle_application(now, &application, source);
                 }
             }
+            "messagebrokers" => {
+                if let Some(broker) = typed(object) {
+                    self.fleet.handle_broker(now, &broker);
+                }
+            }
             REQUESTS => self.seen_request(object),
             _ => {
                 if let Some(module) = typed::<wasmbed_api::Module>(object) {
@@ -160,6 +166,7 @@ impl ControllerProcess {
             }
             "devices" => self.fleet.handle_device_deleted(now, &key(&gone.name)),
             "applications" => self.fleet.handle_application_deleted(&gone),
+            "messagebrokers" => self.fleet.handle_broker_deleted(&gone),
             REQUESTS => self.fleet.handle_request_closed(&gone.name),
             _ => self.fleet.handle_module_deleted(now, &gone),
         }
