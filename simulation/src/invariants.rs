@@ -18,7 +18,7 @@
 //! `settings` of what applications read, `messages` of what they publish.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
 };
 
@@ -63,9 +63,8 @@ type Claim = (String, String, String);
 /// A gateway's Lease as the API has it.
 #[derive(Debug, Default)]
 struct Renewals {
-    last_ms: u64,
-    /// How long the last pause between two was.
-    pause_ms: u64,
+    /// When it was renewed: the times that a controller may not have seen yet, and the one before.
+    at_ms: VecDeque<u64>,
     released_ms: Option<u64>,
 }
 
@@ -387,8 +386,10 @@ impl Witness {
 
     pub(crate) fn lease_renewed(&mut self, gateway: &str, now_ms: u64) {
         let lease = self.leases.entry(gateway.to_owned()).or_default();
-        lease.pause_ms = now_ms - lease.last_ms;
-        lease.last_ms = now_ms;
+        lease.at_ms.push_back(now_ms);
+        while lease.at_ms.get(1).is_some_and(|at_ms| now_ms - at_ms > SIGHT_MS) {
+            lease.at_ms.pop_front();
+        }
         self.names_lost.remove(gateway);
     }
 
@@ -420,9 +421,10 @@ impl Witness {
     fn called_gone(&mut self, (name, gateway): (&str, &str), by: Sender, now_ms: u64, api: &Api) {
         let nothing = Renewals::default();
         let lease = self.leases.get(gateway).unwrap_or(&nothing);
-        // It may be back already, and the controller about to see it.
-        let back = now_ms - lease.last_ms <= SIGHT_MS;
-        let since_ms = if back { lease.last_ms - lease.pause_ms } else { lease.last_ms };
+        // It may be back already, perhaps for some renewals, and the controller about to see it.
+        let seen = |at_ms: &&u64| now_ms - **at_ms > SIGHT_MS;
+        let since_ms = lease.at_ms.iter().rev().find(seen).copied().unwrap_or(0);
+        let back = lease.at_ms.back().is_some_and(|last_ms| now_ms - last_ms <= SIGHT_MS);
         let renews_since_ms = self.first_renewals.get(&by).copied().unwrap_or(now_ms);
         let answered_ms = api.answered_ms(since_ms.max(renews_since_ms), OUTAGE_UNSEEN_MS);
         let released = lease
@@ -514,7 +516,7 @@ mod tests {
         let desired = Desired { revision: Revision(revision), applications: List::new(members) };
         let mut frame = [0; 4_096];
         let length = encode_gateway(&GatewayMessage::Desired(desired), &mut frame).unwrap();
-        witness.gateway_said(0, &frame[2..length]);
+        witness.gateway_said(0, &Keeper::default(), &frame[2..length]);
     }
 
     fn status(epoch: i64, state: &str) -> Value {
