@@ -7,6 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use wasmbed_testbed::{Port, Process};
 
 /// The one user that it knows.
@@ -117,6 +119,22 @@ impl Mosquitto {
         Ok(())
     }
 
+    /// A client that is not ours publishes a message.
+    ///
+    /// # Errors
+    /// The broker does not take it.
+    pub fn publish(&self, topic: &str, payload: &str) -> Result<()> {
+        let mut command = Command::new("mosquitto_pub");
+        command
+            .args(["-V", "mqttv5", "-h", "localhost", "-p", &self.port.number().to_string()])
+            .args(["-u", USER, "-P", &self.password, "--cafile"])
+            .arg(self.folder.join("ca.pem"))
+            .args(["-q", "1", "-t", topic, "-m", payload]);
+        let output = command.output().context("mosquitto_pub: install mosquitto-clients")?;
+        ensure!(output.status.success(), "mosquitto_pub: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     /// What was received so far.
     ///
     /// # Errors
@@ -131,4 +149,38 @@ impl Mosquitto {
 fn received(line: &str) -> Option<Received> {
     let mut parts = line.splitn(3, ' ').map(str::to_owned);
     Some(Received { topic: parts.next()?, payload: parts.next()?, properties: parts.next()? })
+}
+
+/// PEM of an authority, and of a certificate for `localhost` and its key.
+///
+/// # Errors
+/// They can't be made.
+pub fn certificates() -> Result<[String; 3]> {
+    // An authority is known by its name.
+    let named = |name: &str| {
+        let mut names = DistinguishedName::new();
+        names.push(DnType::CommonName, name);
+        names
+    };
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name = named("authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate()?;
+    let ca = authority.self_signed(&authority_key)?.pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate()?;
+    let mut certificate = CertificateParams::new(["localhost".to_owned()])?;
+    certificate.distinguished_name = named("broker");
+    let certificate = certificate.signed_by(&key, &issuer)?;
+    Ok([ca, certificate.pem(), key.serialize_pem()])
+}
+
+/// The Secret `broker`, as a MessageBroker names it.
+#[must_use]
+pub fn credentials(password: &str) -> Secret {
+    let data = [("username", USER), ("password", password)];
+    let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.into()))).into();
+    let mut object = Secret { data: Some(data), ..Secret::default() };
+    object.metadata.name = Some("broker".to_owned());
+    object
 }

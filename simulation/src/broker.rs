@@ -131,6 +131,9 @@ impl Delivery {
                     self.connected = true;
                 }
                 BrokerStep::Connect => return Then::End(Some(unreachable())),
+                BrokerStep::Subscribe(_) => {
+                    around.core.handle_broker_subscribed(now, self.connection, Ok(()));
+                }
                 BrokerStep::Wait { until_ms } => {
                     let answered = self.unanswered.iter().map(|(at_ms, _)| *at_ms).min();
                     return Then::Wait(until_ms.min(answered.unwrap_or(u64::MAX)));

@@ -1,4 +1,4 @@
-//! MessageBroker: where messages of a namespace's applications go from the gateways.
+//! MessageBroker: where messages of a namespace's applications go from the gateways, and where they may come from.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
@@ -17,7 +17,7 @@ pub const BROKER_GATEWAYS_MAX: usize = 256;
 /// Longest `spec.ca`, characters.
 pub const BROKER_CA_MAX: usize = 32_768;
 
-/// Takes the messages that applications of its namespace publish, from every gateway, each at least once.
+/// Takes the messages that applications of its namespace publish, from every gateway, each at least once; `receive` lets messages in.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "wasmbed.github.io",
@@ -45,6 +45,9 @@ pub const BROKER_CA_MAX: usize = 32_768;
 }, {
     "rule": "(self.type == 'Webhook') == (has(self.format) && self.format != 'Raw')",
     "message": "the format of a Webhook is Json or Cbor, and that of Mqtt is Raw",
+}, {
+    "rule": "!has(self.receive) || self.type == 'Mqtt'",
+    "message": "receive belongs to the type Mqtt",
 }]))]
 pub struct MessageBrokerSpec {
     /// What it speaks: `Mqtt`, which is MQTT 5, or `Webhook`, which takes batches by HTTPS.
@@ -73,6 +76,24 @@ pub struct MessageBrokerSpec {
     /// What a message becomes: `Raw`, its payload as it is; for a Webhook a member of a batch in `Json` or `Cbor`.
     #[serde(default)]
     pub format: BrokerFormat,
+    /// What comes in from it; without this nothing does. Of `Mqtt` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive: Option<BrokerReceive>,
+}
+
+/// What comes in from a broker: messages that it hands over on `wasmbed-in/NAMESPACE/APPLICATION/DEVICE/TOPIC`, for Applications that
+/// `selector` selects and that declare the topic with `direction: In`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerReceive {
+    /// Topics as Applications declare them.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = TOPIC_MAX), regex(pattern = TOPIC_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub topics: Vec<String>,
+    /// Names of Applications; without any all that `selector` selects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub applications: Vec<String>,
 }
 
 /// What a broker speaks.
@@ -154,6 +175,9 @@ pub struct BrokerGateway {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub refused: i64,
+    /// What comes in, if `spec.receive` says that something does. Gateways of earlier versions let nothing in and say nothing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive: Option<BrokerReceived>,
     /// What went wrong last; it goes once messages are acknowledged again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<BrokerError>,
@@ -165,6 +189,41 @@ pub struct BrokerGateway {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
     pub observed_at: Option<String>,
+}
+
+/// What came in from a broker at one gateway, since the gateway's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerReceived {
+    /// Whether the broker has accepted the subscription.
+    #[serde(default)]
+    pub subscribed: bool,
+    /// Messages that are in the mailbox of their application.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub delivered: i64,
+    /// Messages that reached no mailbox. They are not sent again.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub refused: i64,
+    /// The last of those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refusal: Option<BrokerRefusal>,
+}
+
+/// A message that reached no mailbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerRefusal {
+    /// In CamelCase, as documented.
+    #[schemars(length(min = 1, max = 64))]
+    pub result: String,
+    /// For people: the topic, and what is wrong with the message.
+    #[serde(default)]
+    #[schemars(length(max = TEXT_MAX))]
+    pub message: String,
+    /// RFC 3339 time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
+    pub at: Option<String>,
 }
 
 /// What went wrong.

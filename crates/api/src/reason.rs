@@ -133,8 +133,8 @@ reasons! {
     // MessageBroker statuses.
     BrokerUnreachable => "No connection to the broker: its name has no address, nothing listens there, or it does not answer in time. Messages wait on the gateway's disk; it is tried again, at most a minute later.",
     BrokerUntrusted => "The broker's certificate does not lead to spec.ca, or to what the gateway's system trusts, is not for the host of spec.url, or is not valid now; or the broker does not take the gateway's certificate. Messages wait on the gateway's disk.",
-    NotAuthorised => "The broker does not take the credentials, or does not let this client publish to wasmbed/NAMESPACE/APPLICATION/DEVICE/TOPIC. Messages wait on the gateway's disk.",
-    BrokerSilent => "The broker takes messages and does not acknowledge them in time. They wait on the gateway's disk and are sent again.",
+    NotAuthorised => "The broker does not take the credentials, or does not let this client publish to wasmbed/NAMESPACE/APPLICATION/DEVICE/TOPIC, or with spec.receive subscribe to wasmbed-in/NAMESPACE/#. Messages wait on the gateway's disk.",
+    BrokerSilent => "The broker takes messages, or a subscription, and does not acknowledge them in time. Messages wait on the gateway's disk and are sent again.",
     BrokerRefused => "The broker closed the connection or refused a message; the message says what it said. Messages wait on the gateway's disk.",
     BrokerInvalid => "The gateway can't use what spec says; the message names the field. Messages wait on the gateway's disk.",
     TooManyBrokers => "The namespace has more MessageBrokers than a gateway serves; older ones take precedence.",

@@ -19,7 +19,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wasmbed_api::{DeviceApplication, DeviceFacts, ReasonCode};
+use wasmbed_api::{BrokerReceive, DeviceApplication, DeviceFacts, ReasonCode};
 use wasmbed_protocol::{SettingValue, decode_spec, limits::SETTING_TEXT_BYTES_MAX};
 
 use crate::{Hidden, ObjectKey, UnixTime, harmless};
@@ -199,6 +199,9 @@ pub struct BrokerEntry {
     /// Topics that it gets; all if empty.
     #[serde(default)]
     pub topics: Vec<String>,
+    /// What comes in from it, of an `Mqtt`; nothing if absent. Gateways of earlier versions let nothing in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive: Option<BrokerReceive>,
     /// Why it can't be used, as the controller found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<BrokerTrouble>,

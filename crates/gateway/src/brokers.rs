@@ -1,10 +1,12 @@
-//! Connections to brokers: from the outbox on the disk to what a broker acknowledges.
+//! Connections to brokers: from the outbox on the disk to what a broker acknowledges, and from what it hands over to devices.
 //!
 //! Each broker has a task of its own, so that none waits for another. It asks the decisions for each step; what it holds in memory is a
 //! window of messages. What goes wrong with a broker ends its task and nothing else.
 
 mod failure;
 mod feed;
+mod handover;
+mod inbound;
 mod mqtt;
 mod trust;
 mod webhook;
@@ -87,7 +89,7 @@ impl Brokers {
                         },
                     };
                 }
-                BrokerStep::Wait { .. } => return None,
+                BrokerStep::Wait { .. } | BrokerStep::Subscribe(_) => return None,
                 BrokerStep::End(failure) => return failure,
             }
         }

@@ -281,7 +281,7 @@ impl Metrics {
         levels: &Levels,
         counters: &Counters,
         messages: &(MessageLevels, MessageCounters),
-        brokers: &BTreeMap<&'static str, BrokerLevels>,
+        brokers: &(BTreeMap<&'static str, BrokerLevels>, BTreeMap<&'static str, u64>),
         (handshakes, waiting): (usize, usize),
         connections_max: usize,
     ) {

@@ -132,7 +132,8 @@ impl Presence {
     fn set_gauges(&self) {
         let (levels, counters, messages, brokers) = self.core.read(|gateway, now| {
             let messages = (gateway.message_levels(now), gateway.message_counters());
-            (gateway.levels(now), gateway.counters(), messages, gateway.broker_levels())
+            let brokers = (gateway.broker_levels(), gateway.broker_received());
+            (gateway.levels(now), gateway.counters(), messages, brokers)
         });
         self.metrics.level(
             &levels,

@@ -8,54 +8,28 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::Secret;
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tokio::net::TcpListener;
 use wasmbed_api::{
-    BrokerCredentials, BrokerGateway, MessageBroker, MessageBrokerSpec, ReasonCode, Topic, TopicDirection,
+    Application, ApplicationPhase, BrokerCredentials, BrokerGateway, BrokerReceive, BrokerReceived,
+    MessageBroker, MessageBrokerSpec, ReasonCode, Topic, TopicDirection,
 };
 use wasmbed_control::gateway_api::MessageLine;
 use wasmbed_e2e::{
     ControlPlane, Machine, TIMEOUT, application, fixtures, messages, messages_until, metric_at_least,
-    mosquitto::{Mosquitto, Received, USER},
+    mosquitto::{Mosquitto, Received, certificates, credentials},
     until,
 };
 
-wasmbed_e2e::both!(messages_reach_a_broker_that_was_away_and_one_that_is_silent_harms_nobody);
+wasmbed_e2e::both!(
+    messages_reach_a_broker_that_was_away_and_one_that_is_silent_harms_nobody,
+    commands_come_in_where_receive_says_so,
+);
 
 const PUBLISHER: &str = "publisher";
 const DEVICE: &str = "device-1";
 const TOPIC: &str = "wasmbed/default/publisher/device-1/t";
 const PASSWORD: &str = "right-and-secret";
-
-/// PEM of an authority, and of a certificate for `localhost` and its key.
-fn certificates() -> Result<[String; 3]> {
-    // An authority is known by its name.
-    let named = |name: &str| {
-        let mut names = DistinguishedName::new();
-        names.push(DnType::CommonName, name);
-        names
-    };
-    let mut authority = CertificateParams::default();
-    authority.distinguished_name = named("authority");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate()?;
-    let ca = authority.self_signed(&authority_key)?.pem();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate()?;
-    let mut certificate = CertificateParams::new(["localhost".to_owned()])?;
-    certificate.distinguished_name = named("broker");
-    let certificate = certificate.signed_by(&key, &issuer)?;
-    Ok([ca, certificate.pem(), key.serialize_pem()])
-}
-
-fn credentials(password: &str) -> Secret {
-    let data = [("username", USER), ("password", password)];
-    let data = data.map(|(key, value)| (key.to_owned(), k8s_openapi::ByteString(value.into()))).into();
-    let mut object = Secret { data: Some(data), ..Secret::default() };
-    object.metadata.name = Some("broker".to_owned());
-    object
-}
 
 /// Waits until what the gateway says of a broker is as `wanted` says.
 async fn says(
@@ -173,6 +147,79 @@ async fn messages_reach_a_broker_that_was_away_and_one_that_is_silent_harms_nobo
         );
     }
     Ok(())
+}
+
+/// `guests/relay`: switches a pin as the topic `light` says, and publishes what the pin is.
+const RELAY: &[u8] = include_bytes!("../../../guests/prebuilt/relay.wasm");
+
+async fn commands_come_in_where_receive_says_so(plane: ControlPlane) -> Result<()> {
+    let (machine, mut mosquitto) = start(plane).await?;
+    mosquitto.start()?;
+    mosquitto.subscribe()?;
+    machine.create(&credentials(PASSWORD)).await?;
+    let topic = |name: &str, direction| Topic { name: name.to_owned(), direction, per_second: 10 };
+    let mut relay = application("relay", RELAY, &[DEVICE]);
+    relay.spec.config.capabilities = vec!["gpio".to_owned(), "messages".to_owned()];
+    relay.spec.config.topics =
+        vec![topic("light", TopicDirection::In), topic("light/state", TopicDirection::Out)];
+    machine.create(&relay).await?;
+    let runs = |application: &Application| {
+        application.status.as_ref().is_some_and(|status| status.phase == ApplicationPhase::Running)
+    };
+    machine.application("relay", "running", runs).await?;
+    let connected = |entry: &BrokerGateway| entry.connected && entry.receive.is_none();
+    says(&machine, "mosquitto", "connected", connected).await?;
+    // Nothing is subscribed to.
+    const LIGHT: &str = "wasmbed-in/default/relay/device-1/light";
+    mosquitto.publish(LIGHT, "on")?;
+    let receive = BrokerReceive { topics: vec!["light".to_owned()], applications: vec!["relay".to_owned()] };
+    machine.merge::<MessageBroker>("mosquitto", json!({ "spec": { "receive": receive } })).await?;
+    let received = |entry: &BrokerGateway| entry.receive.clone().unwrap_or_default();
+    says(&machine, "mosquitto", "subscribed", |entry| received(entry).subscribed).await?;
+    mosquitto.publish(LIGHT, "off")?;
+    states(&mosquitto, &["off"]).await?;
+    mosquitto.publish(LIGHT, "on")?;
+    states(&mosquitto, &["off", "on"]).await?;
+    // What goes out does not come in, and what is not for it is told.
+    mosquitto.publish("wasmbed/default/relay/device-1/light", "off")?;
+    for (number, (topic, payload, result)) in (1..).zip([
+        ("relay/device-1/light/state", "off", "NotNamed"),
+        ("other/device-1/light", "off", "NotNamed"),
+        ("relay/device-2/light", "off", "NotConnected"),
+        ("relay/device-1/light", &"x".repeat(1_025), "TooLarge"),
+        ("relay/device-1", "off", "InvalidTopic"),
+    ]) {
+        mosquitto.publish(&format!("wasmbed-in/default/{topic}"), payload)?;
+        let told = |received: &BrokerReceived| {
+            received.refused == number && received.last_refusal.as_ref().is_some_and(|it| it.result == result)
+        };
+        says(&machine, "mosquitto", result, |entry| told(&received(entry))).await?;
+    }
+    mosquitto.publish(LIGHT, "off")?;
+    states(&mosquitto, &["off", "on", "off"]).await?;
+    says(&machine, "mosquitto", "three were delivered", |entry| received(entry).delivered == 3).await?;
+    // Both come back: it is subscribed to again.
+    mosquitto.stop()?;
+    says(&machine, "mosquitto", "away", |entry| !entry.connected).await?;
+    mosquitto.start()?;
+    says(&machine, "mosquitto", "subscribed again", |entry| received(entry).subscribed).await?;
+    mosquitto.publish(LIGHT, "on")?;
+    states(&mosquitto, &["off", "on", "off", "on"]).await
+}
+
+/// Waits until the relay has said that its light was these, one after the other.
+async fn states(mosquitto: &Mosquitto, wanted: &[&str]) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let received = mosquitto.received()?;
+        let states = received.iter().filter(|message| message.topic.ends_with("/light/state"));
+        let states: Vec<&str> = states.map(|message| message.payload.as_str()).collect();
+        if states == wanted {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline && states.len() <= wanted.len(), "{states:?}, not {wanted:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until all of these arrived, and gives all that did.

@@ -134,6 +134,7 @@ impl Fleet {
                 url: broker.spec.url.clone(),
                 ca: broker.spec.ca.clone(),
                 topics: broker.spec.topics.clone(),
+                receive: broker.spec.receive.clone(),
                 ..BrokerEntry::default()
             };
             let complete = match *count {
@@ -168,6 +169,10 @@ impl Fleet {
             (BrokerType::Mqtt, BrokerFormat::Json | BrokerFormat::Cbor) => Some("spec.format of Mqtt is Raw"),
             (BrokerType::Webhook, BrokerFormat::Raw) => Some("spec.format of a Webhook is Json or Cbor"),
         };
+        let message = message.or_else(|| {
+            let inward = spec.receive.is_some() && spec.broker == BrokerType::Webhook;
+            inward.then_some("spec.receive of a Webhook; it belongs to the type Mqtt")
+        });
         if let Some(message) = message {
             return Some(trouble(ReasonCode::BrokerInvalid, message.to_owned()));
         }

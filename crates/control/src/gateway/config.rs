@@ -386,6 +386,28 @@ pub const BROKER_RETRY_AFTER_MS_MAX: u64 = 300_000;
 pub const BROKER_GOOD_MS: u64 = 30_000;
 /// How long it takes at most until it is on the disk what a broker acknowledged: what is not comes again after a crash.
 pub const BROKER_POSITION_MS: u64 = 1_000;
+/// Messages that a broker handed over and that were not acknowledged to it: the receive maximum of MQTT 5. Each has a payload of at most
+/// 1,024 bytes.
+pub const BROKER_RECEIVE_MAX: usize = 128;
+/// Messages of one broker that devices have not answered; those after them wait.
+pub const BROKER_DELIVERIES_MAX: usize = 512;
+/// Messages that are read from one broker.
+pub const BROKER_RECEIVE_RATE: Rate = Rate::per_second(1_000, 1_000);
+/// Bytes of their topics and payloads.
+pub const BROKER_RECEIVE_BYTES_RATE: Rate = Rate::per_second(1 << 20, 1 << 20);
+/// A message waits so long at most for a place at its device, and so long for the device's answer before it is acknowledged all the
+/// same: those behind it are acknowledged in their order.
+pub const BROKER_HOLD_MS: u64 = 2_000;
+/// A broker that does not take a subscription is asked again after this.
+pub const BROKER_SUBSCRIBE_MS: u64 = 60_000;
+/// How long a broker keeps messages for a gateway whose connection broke, seconds: the session expiry interval of MQTT 5.
+pub const BROKER_SESSION_S: u32 = 60;
+/// Of the messages that a device may have not answered, as many at most are of brokers.
+pub const DELIVERIES_OF_BROKERS_MAX: usize = wasmbed_protocol::limits::DELIVERIES_MAX / 2;
+/// Messages of brokers for one device.
+pub const DELIVERIES_OF_BROKERS_RATE: Rate = Rate::per_second(100, 100);
+/// Bytes of their payloads.
+pub const DELIVERIES_OF_BROKERS_BYTES_RATE: Rate = Rate::per_second(32 << 10, 64 << 10);
 /// Between two writes of what is said of a broker.
 pub const BROKER_STATUS_MS: u64 = 5_000;
 /// The same if its connection or its error is another.

@@ -71,10 +71,10 @@ pub use deliveries::{DeliveryId, DeliveryRequest};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
 pub use messages::{
-    BatchFormat, BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels, BrokerLink, BrokerMessage,
-    BrokerPage, BrokerStart, BrokerStatusWrite, BrokerStep, ConnectionId, MessageCounters, MessageCursor,
-    MessageLevels, MessageRefusal, OutboxFailure, OutboxWrite, RestoredMessages, Speaks, Verdict,
-    message_lines,
+    BatchFormat, BrokerAddress, BrokerArrival, BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels,
+    BrokerLink, BrokerMessage, BrokerPage, BrokerStart, BrokerStatusWrite, BrokerStep, BrokerTaken,
+    ConnectionId, MessageCounters, MessageCursor, MessageLevels, MessageRefusal, OutboxFailure, OutboxWrite,
+    RECEIVED_BELOW, RestoredMessages, Speaks, Verdict, message_lines,
 };
 pub use orders::PreparedOrders;
 pub use sets::PreparedSets;

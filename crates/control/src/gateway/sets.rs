@@ -59,7 +59,8 @@ impl SetAssignment {
 
     /// As a controller sent it, for the disk.
     fn to_api(&self) -> AssignmentEntry {
-        let Body { hash, spec, uid, application, digest, module_bytes: _, topics: _ } = &*self.body;
+        let Body { hash, spec, uid, application, digest, module_bytes: _, topics: _, inputs: _ } =
+            &*self.body;
         AssignmentEntry {
             application_uid: uid.to_string(),
             application: application.to_string(),
@@ -82,6 +83,8 @@ pub(super) struct Body {
     module_bytes: u32,
     /// What it may publish to.
     topics: Box<[Topic]>,
+    /// What it receives.
+    inputs: Box<[Box<str>]>,
 }
 
 impl Body {
@@ -93,6 +96,11 @@ impl Body {
     /// What it may publish to.
     pub(super) fn topics(&self) -> &[Topic] {
         &self.topics
+    }
+
+    /// Whether it receives this topic.
+    pub(super) fn receives(&self, topic: &str) -> bool {
+        self.inputs.iter().any(|input| **input == *topic)
     }
 
     /// `namespace/name` of the application.
@@ -264,7 +272,9 @@ impl Bodies {
         let outward = decoded.topics.iter().filter(|topic| topic.direction == TopicDirection::Out);
         let topics = outward.map(|topic| Topic { name: topic.name.into(), per_second: topic.per_second });
         let topics = topics.collect();
-        let body = Arc::new(Body { hash, spec, uid, application, digest, module_bytes, topics });
+        let inward = decoded.topics.iter().filter(|topic| topic.direction == TopicDirection::In);
+        let inputs = inward.map(|topic| topic.name.into()).collect();
+        let body = Arc::new(Body { hash, spec, uid, application, digest, module_bytes, topics, inputs });
         self.0.insert(hash, Arc::downgrade(&body));
         Ok(body)
     }

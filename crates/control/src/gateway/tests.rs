@@ -31,6 +31,7 @@ mod identity;
 mod joining;
 mod messages;
 mod modules;
+mod receiving;
 mod renewal;
 mod rules;
 mod sets;

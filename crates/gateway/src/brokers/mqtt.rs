@@ -1,7 +1,8 @@
 //! MQTT 5 (OASIS, 2019), QoS 1: a message is done with once its PUBACK is there.
 //!
-//! Every connection is a clean start with a session that ends with it: what is to be sent again is the decisions' to say, and nothing
-//! is kept between two connections but the position on the disk.
+//! What is to be sent again is the decisions' to say, and nothing of it is kept between two connections but the position on the disk: a
+//! connection is a clean start with a session that ends with it. Where messages come in, the broker keeps those that were not
+//! acknowledged for [`BROKER_SESSION_S`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,18 +15,23 @@ use rumqttc::{
         AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, StateError,
         mqttbytes::{
             QoS,
-            v5::{ConnectReturnCode, DisconnectReasonCode, PubAckReason, PublishProperties},
+            v5::{
+                ConnectReturnCode, DisconnectReasonCode, Filter, PubAckReason, Publish, PublishProperties,
+                RetainForwardRule,
+            },
         },
     },
 };
 use wasmbed_api::ReasonCode;
 use wasmbed_control::gateway::{
-    BrokerFailure, BrokerLink, BrokerMessage, BrokerStep, ConnectionId, Verdict, config::BROKER_WINDOW_MAX,
+    BrokerFailure, BrokerLink, BrokerMessage, BrokerStep, ConnectionId, Verdict,
+    config::{BROKER_RECEIVE_MAX, BROKER_SESSION_S, BROKER_WINDOW_MAX},
 };
 
 use super::{
     failure::{CONNECT_TIMEOUT, of_io, unanswered},
     feed::Feed,
+    inbound::Inbound,
     trust,
 };
 
@@ -33,8 +39,10 @@ use super::{
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Between two looks at what is to be done, if nothing comes.
 const LOOK_EVERY_MS: u64 = 60_000;
-/// A packet of a broker: it has nothing to say but acknowledgements.
+/// A packet of a broker: a message with properties, or acknowledgements.
 const PACKET_BYTES_MAX: u32 = 16 * 1024;
+/// What the client is asked for and has not done: messages, acknowledgements and a subscription.
+const REQUESTS_MAX: usize = BROKER_WINDOW_MAX + BROKER_RECEIVE_MAX + 1;
 
 /// A connection that the broker has accepted.
 pub(super) struct Session {
@@ -51,12 +59,12 @@ impl Session {
         let id = format!("wasmbed/{gateway}/{}", link.uid);
         let mut options = MqttOptions::new(id, endpoint.host.as_str(), endpoint.port);
         options.set_keep_alive(KEEP_ALIVE);
-        options.set_clean_start(true);
-        options.set_session_expiry_interval(Some(0));
+        options.set_clean_start(!endpoint.receives);
+        options.set_session_expiry_interval(Some(if endpoint.receives { BROKER_SESSION_S } else { 0 }));
         options.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
         options.set_max_packet_size(Some(PACKET_BYTES_MAX));
-        // Nothing is subscribed to.
-        options.set_receive_maximum(Some(1));
+        options.set_receive_maximum(Some(if endpoint.receives { BROKER_RECEIVE_MAX as u16 } else { 1 }));
+        options.set_manual_acks(true);
         options.set_outgoing_inflight_upper_limit(BROKER_WINDOW_MAX as u16);
         let mut network = NetworkOptions::new();
         network.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
@@ -72,7 +80,7 @@ impl Session {
             };
             options.set_credentials(text(&endpoint.username), text(&endpoint.password));
         }
-        let (client, mut events) = AsyncClient::new(options, BROKER_WINDOW_MAX);
+        let (client, mut events) = AsyncClient::new(options, REQUESTS_MAX);
         loop {
             match tokio::time::timeout(CONNECT_TIMEOUT, events.poll()).await {
                 Ok(Ok(Event::Incoming(Incoming::ConnAck(_)))) => {
@@ -89,6 +97,7 @@ impl Session {
     pub(super) async fn serve(self, feed: &Feed, connection: ConnectionId) -> Option<BrokerFailure> {
         let Self { client, mut events, mut flights } = self;
         let mut versions = feed.core.versions();
+        let (mut inbound, mut filter) = (Inbound::new(connection), String::new());
         feed.core.with(|gateway, now| gateway.handle_broker_connected(now, connection));
         loop {
             // What the client does is never given up half-way: packets would be lost.
@@ -111,17 +120,42 @@ impl Session {
                         // At once again, after a look at what has come.
                         0
                     }
+                    BrokerStep::Subscribe(topics) => {
+                        client.try_subscribe_many([inward(&topics)]).ok()?;
+                        filter = topics;
+                        0
+                    }
                     BrokerStep::Wait { until_ms } => until_ms,
                     BrokerStep::Connect => return None,
                     BrokerStep::End(failure) => return failure,
                 };
+                for packet in inbound.go_on(feed) {
+                    acknowledge(&client, packet)?;
+                }
+                let until_ms = until_ms.min(inbound.due_ms());
                 let pause_ms = until_ms.saturating_sub(feed.now().ms).min(LOOK_EVERY_MS);
                 tokio::select! {
                     biased;
+                    answered = inbound.answered() => inbound.note(feed, &answered),
                     event = &mut polled => break event,
                     _ = versions.changed() => {}
                     () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
                 }
+            };
+            let event = match event {
+                Ok(Event::Incoming(Incoming::Publish(publish))) => match inbound.take(feed, &publish) {
+                    Ok(read_in_ms) => {
+                        // What is not read stays with the broker, by the flow control of TCP.
+                        tokio::time::sleep(Duration::from_millis(read_in_ms)).await;
+                        continue;
+                    }
+                    Err(failure) => return Some(failure),
+                },
+                Ok(Event::Incoming(Incoming::SubAck(answer))) => {
+                    inbound.subscribed(feed, &filter, &answer);
+                    continue;
+                }
+                event => event,
             };
             match event.map_err(|error| failure(&error)).and_then(|event| flights.take(event)) {
                 Ok(Some((number, verdict))) => {
@@ -134,6 +168,18 @@ impl Session {
             }
         }
     }
+}
+
+/// What was published with `retain` before is left out: it would come at each connection anew.
+fn inward(topics: &str) -> Filter {
+    let mut filter = Filter::new(topics, QoS::AtLeastOnce);
+    filter.retain_forward_rule = RetainForwardRule::Never;
+    filter
+}
+
+fn acknowledge(client: &AsyncClient, packet: u16) -> Option<()> {
+    let publish = Publish { pkid: packet, qos: QoS::AtLeastOnce, ..Publish::default() };
+    client.try_ack(&publish).ok()
 }
 
 fn send(client: &AsyncClient, message: BrokerMessage) -> Option<()> {

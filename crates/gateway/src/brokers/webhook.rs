@@ -161,7 +161,7 @@ impl Session {
                     }
                 }
                 BrokerStep::Wait { until_ms } => until_ms,
-                BrokerStep::Connect => return None,
+                BrokerStep::Connect | BrokerStep::Subscribe(_) => return None,
                 BrokerStep::End(failure) => return failure,
             };
             let pause_ms = until_ms.saturating_sub(feed.now().ms).min(LOOK_EVERY_MS);
@@ -305,7 +305,7 @@ async fn over(feed: &Feed, connection: ConnectionId) -> Option<BrokerFailure> {
         let until_ms = match feed.step(connection) {
             BrokerStep::End(failure) => return failure,
             BrokerStep::Wait { until_ms } => until_ms,
-            BrokerStep::Read(_) | BrokerStep::Connect => u64::MAX,
+            BrokerStep::Read(_) | BrokerStep::Connect | BrokerStep::Subscribe(_) => u64::MAX,
         };
         let pause_ms = until_ms.saturating_sub(feed.now().ms).clamp(1, 1_000);
         tokio::select! {

@@ -32,6 +32,13 @@ pub(super) struct BrokerMetrics {
     refused: Family<Type, Count>,
     dropped: Family<Type, Count>,
     failures: Family<Type, Count>,
+    received: Family<Received, Count>,
+}
+
+/// What became of a message that a broker handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Received {
+    result: &'static str,
 }
 
 impl BrokerMetrics {
@@ -70,10 +77,21 @@ impl BrokerMetrics {
                 "Connections to brokers that failed or broke",
                 Family::default(),
             ),
+            received: all.add(
+                "broker_messages_received",
+                "Messages that brokers handed over, by what became of them",
+                Family::default(),
+            ),
         }
     }
 
-    pub(super) fn level(&self, levels: &BTreeMap<&'static str, BrokerLevels>) {
+    pub(super) fn level(
+        &self,
+        (levels, received): &(BTreeMap<&'static str, BrokerLevels>, BTreeMap<&'static str, u64>),
+    ) {
+        for (result, count) in received {
+            self.received.get_or_create(&Received { result }).inner().store(*count, Ordering::Relaxed);
+        }
         for (name, levels) in levels {
             let of_type = Type { r#type: name };
             let set = |family: &Family<Type, Gauge>, value: u64| {

@@ -19,6 +19,8 @@ mod operators;
 #[cfg(test)]
 mod presence;
 #[cfg(test)]
+mod receiving;
+#[cfg(test)]
 mod settings;
 #[cfg(test)]
 mod support;

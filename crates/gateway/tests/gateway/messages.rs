@@ -15,9 +15,12 @@ use crate::support::*;
 const MODULE: &[u8] = b"module";
 const MESSAGES: &str = "/v1/messages?namespace=default";
 
-/// The set of a device whose application has the topic `t`.
+/// The set of a device whose application has the topic `t`, and `light` inwards.
 fn put(device: &str) -> Vec<u8> {
-    let topics = [Topic { name: "t", direction: TopicDirection::Out, per_second: 100 }];
+    let topics = [
+        Topic { name: "light", direction: TopicDirection::In, per_second: 100 },
+        Topic { name: "t", direction: TopicDirection::Out, per_second: 100 },
+    ];
     let spec = Spec {
         uid: ApplicationUid([1; 16]),
         name: "default/hello",

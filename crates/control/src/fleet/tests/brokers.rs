@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
-use wasmbed_api::{BrokerCredentials, BrokerFormat, BrokerType, MessageBroker, MessageBrokerSpec};
+use wasmbed_api::{
+    BrokerCredentials, BrokerFormat, BrokerReceive, BrokerType, MessageBroker, MessageBrokerSpec,
+};
 
 use super::*;
 use crate::{
@@ -98,6 +100,11 @@ fn gateways_are_told_of_all_brokers_once_and_of_what_changes() {
     changed.metadata.generation = Some(2);
     world.fleet.handle_broker(world.now, &changed);
     assert_eq!(told(&mut world).unwrap()[0].topics, ["t"]);
+    let receive = BrokerReceive { topics: vec!["light".to_owned()], applications: Vec::new() };
+    let mut changed = broker("a", 1, MessageBrokerSpec { receive: Some(receive.clone()), ..spec() });
+    changed.metadata.generation = Some(3);
+    world.fleet.handle_broker(world.now, &changed);
+    assert_eq!(told(&mut world).unwrap()[0].receive, Some(receive));
     // A gateway that starts anew has none of it.
     world.restart_gateway("gateway-0", false);
     world.advance(1_000);
@@ -192,6 +199,7 @@ fn what_cannot_be_used_is_told_with_its_reason() {
     let unknown = MessageBrokerSpec { broker: BrokerType::Unknown, ..spec() };
     let raw = MessageBrokerSpec { format: BrokerFormat::Raw, ..webhook() };
     let json = MessageBrokerSpec { format: BrokerFormat::Json, ..spec() };
+    let inward = MessageBrokerSpec { receive: Some(BrokerReceive::default()), ..webhook() };
     let cases = [
         (with_credentials(), SecretOutcome::NotFound, ReasonCode::SecretNotFound),
         (with_credentials(), SecretOutcome::Forbidden("no".to_owned()), ReasonCode::SecretForbidden),
@@ -200,6 +208,7 @@ fn what_cannot_be_used_is_told_with_its_reason() {
         (unknown, SecretOutcome::NotFound, ReasonCode::BrokerInvalid),
         (raw, SecretOutcome::NotFound, ReasonCode::BrokerInvalid),
         (json, SecretOutcome::NotFound, ReasonCode::BrokerInvalid),
+        (inward, SecretOutcome::NotFound, ReasonCode::BrokerInvalid),
         // A broker of MQTT has no use for a token.
         (with_credentials(), values(&[("token", b"t")]), ReasonCode::BrokerInvalid),
     ];

@@ -19,10 +19,16 @@ use std::{
 
 use wasmbed_protocol::{
     ApplicationUid, Deliver, DeliverAck, Delivery, GatewayMessage, MessageSource, Sequence,
-    limits::DELIVERIES_MAX,
+    limits::DELIVERIES_MAX, rate::TokenBucket,
 };
 
-use super::{config::DELIVERY_TIMEOUT_MS, input::SessionId};
+use super::{
+    config::{
+        DELIVERIES_OF_BROKERS_BYTES_RATE, DELIVERIES_OF_BROKERS_MAX, DELIVERIES_OF_BROKERS_RATE,
+        DELIVERY_TIMEOUT_MS,
+    },
+    input::SessionId,
+};
 use crate::{Now, ObjectKey, gateway_api::Delivered};
 
 /// One message for one device.
@@ -55,6 +61,7 @@ struct Waiting {
     caller: Option<DeliveryId>,
     /// What is to be sent; none once it was.
     message: Option<Message>,
+    of_broker: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +77,19 @@ struct Message {
 struct Session {
     last: u64,
     waiting: VecDeque<Waiting>,
+    /// What brokers have used of their share.
+    of_brokers: (TokenBucket, TokenBucket),
+}
+
+impl Session {
+    /// Whether a broker's message is within the share that brokers have: a person's commands get through beside them.
+    fn takes_of_broker(&mut self, now: Now, bytes: usize) -> bool {
+        let unanswered = self.waiting.iter().filter(|waiting| waiting.of_broker).count();
+        let (messages, of_bytes) = &mut self.of_brokers;
+        unanswered < DELIVERIES_OF_BROKERS_MAX
+            && messages.take(now.ms, DELIVERIES_OF_BROKERS_RATE, 1)
+            && of_bytes.take(now.ms, DELIVERIES_OF_BROKERS_BYTES_RATE, bytes as u64)
+    }
 }
 
 /// Messages on their way to devices.
@@ -88,10 +108,14 @@ impl Deliveries {
         if of_session.waiting.len() >= DELIVERIES_MAX {
             return false;
         }
+        let of_broker = message.source == MessageSource::Broker;
+        if of_broker && !of_session.takes_of_broker(now, message.payload.len()) {
+            return false;
+        }
         of_session.last += 1;
         let (sequence, due_ms) = (of_session.last, now.ms + DELIVERY_TIMEOUT_MS);
         let (caller, message) = (Some(caller), Some(message));
-        of_session.waiting.push_back(Waiting { sequence, due_ms, caller, message });
+        of_session.waiting.push_back(Waiting { sequence, due_ms, caller, message, of_broker });
         self.timers.insert((due_ms, session, sequence));
         true
     }
@@ -144,7 +168,7 @@ impl Deliveries {
     /// A session is over.
     pub(super) fn handle_ended(&mut self, session: SessionId) {
         let Some(ended) = self.sessions.remove(&session) else { return };
-        for Waiting { sequence, due_ms, caller, message } in ended.waiting {
+        for Waiting { sequence, due_ms, caller, message, of_broker: _ } in ended.waiting {
             self.timers.remove(&(due_ms, session, sequence));
             let delivered = if message.is_some() { Delivered::NotConnected } else { Delivered::Unanswered };
             self.answers.extend(caller.map(|caller| (caller, delivered)));

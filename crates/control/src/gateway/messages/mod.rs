@@ -17,6 +17,7 @@ mod delivering;
 mod disk;
 mod places;
 mod publishing;
+mod receiving;
 mod record;
 mod refusal;
 mod stored;
@@ -47,8 +48,9 @@ use record::{Record, Stored};
 use stored::Kept;
 
 pub use brokers::{
-    BatchFormat, BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels, BrokerLink, BrokerMessage,
-    BrokerPage, BrokerStart, BrokerStatusWrite, BrokerStep, ConnectionId, Speaks, Verdict,
+    BatchFormat, BrokerAddress, BrokerArrival, BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels,
+    BrokerLink, BrokerMessage, BrokerPage, BrokerStart, BrokerStatusWrite, BrokerStep, BrokerTaken,
+    ConnectionId, RECEIVED_BELOW, Speaks, Verdict,
 };
 pub use cursor::{MessageCursor, message_lines};
 pub use refusal::MessageRefusal;

@@ -12,9 +12,11 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use wasmbed_api::{BrokerError, BrokerGateway, ReasonCode};
+use wasmbed_protocol::ApplicationUid;
 
 use super::{
     definition::{BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerMessage, BrokerPage, Filter},
+    receiving::{self, BrokerAddress, BrokerArrival, Received, Receiving},
     step::{BrokerStep, ConnectionId, Verdict},
 };
 use crate::{
@@ -112,6 +114,7 @@ pub(super) struct Broker {
     pub(super) dropped: u64,
     pub(super) refused: u64,
     error: Option<(BrokerFailure, u64)>,
+    pub(super) receiving: Receiving,
     /// What was said of it last, and when.
     said: Option<(BrokerGateway, u64)>,
     /// What is said of it is on its way.
@@ -142,6 +145,7 @@ impl Broker {
             dropped: 0,
             refused: 0,
             error: None,
+            receiving: Receiving::default(),
             said: None,
             saying: false,
         };
@@ -163,6 +167,7 @@ impl Broker {
         self.counted = Counted::Until { next: self.position, end: last.max(self.position) };
         self.failures = 0;
         self.error = None;
+        self.receiving.redefine();
         match &mut self.phase {
             Phase::Idle { from_ms } => *from_ms = now.ms,
             Phase::Counting(_) | Phase::Connecting(_) | Phase::Sending { .. } => self.stale = true,
@@ -254,6 +259,18 @@ impl Broker {
             );
             return BrokerStep::End(Some(BrokerFailure::new(ReasonCode::BrokerSilent, &message)));
         }
+        let mut until_ms = if self.window.is_empty() { u64::MAX } else { patience_ms };
+        if self.entry.receive.is_some() {
+            if self.receiving.is_due(now) {
+                return BrokerStep::Subscribe(receiving::filter(&self.entry.broker.namespace));
+            }
+            if self.receiving.is_overdue(now) {
+                let message =
+                    format!("the subscription was not acknowledged within {} s", BROKER_PATIENCE_MS / 1_000);
+                return BrokerStep::End(Some(BrokerFailure::new(ReasonCode::BrokerSilent, &message)));
+            }
+            until_ms = until_ms.min(self.receiving.due_ms());
+        }
         let bytes =
             BROKER_WINDOW_BYTES.saturating_sub(usize::try_from(self.window_bytes).unwrap_or(usize::MAX));
         let room = BROKER_WINDOW_MAX.saturating_sub(self.window.len());
@@ -268,7 +285,7 @@ impl Broker {
                 let_gos: self.let_gos,
             });
         }
-        BrokerStep::Wait { until_ms: if self.window.is_empty() { u64::MAX } else { patience_ms } }
+        BrokerStep::Wait { until_ms }
     }
 
     /// Its connection is being made: what is on the disk is counted.
@@ -283,6 +300,7 @@ impl Broker {
         if let Phase::Connecting(connection) = self.phase {
             self.phase = Phase::Sending { connection, since_ms: now.ms };
             self.progress_ms = now.ms;
+            self.receiving.begin_anew();
             if self.waiting.messages == 0 {
                 self.error = None;
             }
@@ -451,7 +469,22 @@ impl Broker {
     }
 
     pub(super) fn failing(&self) -> bool {
-        self.error.is_some()
+        self.failure().is_some()
+    }
+
+    fn failure(&self) -> Option<&(BrokerFailure, u64)> {
+        self.error.as_ref().or(self.receiving.failure())
+    }
+
+    /// Whom a message that it handed over is for, if its definition lets the message in.
+    pub(super) fn address(&self, arrival: &BrokerArrival<'_>) -> Result<BrokerAddress, Received> {
+        let receive = self.entry.receive.as_ref().filter(|_| !self.stale).ok_or(Received::NotNamed)?;
+        receiving::address(&self.entry.broker.namespace, receive, arrival)
+    }
+
+    /// Whether its messages may reach an application.
+    pub(super) fn selects(&self, application: &ApplicationUid) -> bool {
+        self.filter.selects(application)
     }
 
     /// What is to be said of it, if that is due.
@@ -463,7 +496,11 @@ impl Broker {
             Some((said, _)) if *said == entry => false,
             Some((said, at_ms)) => {
                 let reason = |entry: &BrokerGateway| entry.last_error.as_ref().map(|error| error.reason);
-                let edge = said.connected != entry.connected || reason(said) != reason(&entry);
+                let subscribed =
+                    |entry: &BrokerGateway| entry.receive.as_ref().map(|receive| receive.subscribed);
+                let edge = said.connected != entry.connected
+                    || reason(said) != reason(&entry)
+                    || subscribed(said) != subscribed(&entry);
                 let pause_ms = if edge { BROKER_STATUS_EDGE_MS } else { BROKER_STATUS_MS };
                 now.ms >= at_ms.saturating_add(pause_ms)
             }
@@ -500,7 +537,8 @@ impl Broker {
             sent: number(self.sent),
             dropped: number(self.dropped),
             refused: number(self.refused),
-            last_error: self.error.as_ref().map(|(failure, since)| BrokerError {
+            receive: self.entry.receive.as_ref().map(|_| self.receiving.shown(self.is_connected())),
+            last_error: self.failure().map(|(failure, since)| BrokerError {
                 reason: failure.reason,
                 message: failure.message.clone(),
                 since: Some(UnixTime::from_ms(*since).to_string()),

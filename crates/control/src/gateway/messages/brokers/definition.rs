@@ -27,6 +27,8 @@ pub struct BrokerEndpoint {
     pub ca: Option<String>,
     /// What it speaks.
     pub speaks: Speaks,
+    /// Whether messages come in from it.
+    pub receives: bool,
     /// User name.
     pub username: Option<Hidden<String>>,
     /// Password.
@@ -115,6 +117,9 @@ pub(super) fn endpoint(entry: &BrokerEntry) -> Result<BrokerEndpoint, BrokerFail
             );
         }
     };
+    if entry.receive.is_some() && speaks != Speaks::Mqtt {
+        return invalid("spec.receive of a Webhook; it belongs to the type Mqtt");
+    }
     let (host, port) = match authority.split_once(':') {
         None => (authority, port),
         Some((host, port)) => match port.parse() {
@@ -151,6 +156,7 @@ pub(super) fn endpoint(entry: &BrokerEntry) -> Result<BrokerEndpoint, BrokerFail
         tls,
         ca: entry.ca.clone(),
         speaks,
+        receives: entry.receive.is_some(),
         username: entry.username.clone(),
         password: entry.password.clone(),
         token: entry.token.clone(),
@@ -193,6 +199,12 @@ impl Filter {
             applications: selected,
             topics: entry.topics.clone(),
         }
+    }
+
+    /// Whether it selects an application, whatever it selected before.
+    pub(super) fn selects(&self, application: &ApplicationUid) -> bool {
+        let selected = |uids: &BTreeMap<ApplicationUid, u64>| uids.get(application) == Some(&u64::MAX);
+        self.applications.as_ref().is_none_or(selected)
     }
 
     pub(super) fn takes(&self, number: u64, message: &Stored<'_>) -> bool {

@@ -3,11 +3,13 @@
 //! A broker has a position in the outbox: all before it was acknowledged. What is after it is read from the disk, sent as far as a
 //! window has room, and counts as sent once the broker acknowledged it. The position is on the disk; a message that was acknowledged
 //! after it was written last comes again after a crash, with the same identity. A broker that is away costs nothing but disk: the
-//! bounds of the outbox let go of the oldest, which is counted. Each broker has a window and pauses of its own.
+//! bounds of the outbox let go of the oldest, which is counted. Each broker has a window and pauses of its own. What comes in, where a
+//! MessageBroker says that something does, goes to the device at once and is on no disk.
 
 mod batch;
 mod broker;
 mod definition;
+mod receiving;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use wasmbed_api::BrokerGateway;
+use wasmbed_protocol::ApplicationUid;
 
 use super::{cursor, record};
 use crate::{
@@ -23,7 +26,9 @@ use crate::{
     gateway_api::BrokerEntry,
 };
 use broker::Broker;
+pub(super) use receiving::Received;
 
+pub use receiving::{BrokerAddress, BrokerArrival, BrokerTaken, RECEIVED_BELOW};
 pub use step::{BrokerStep, ConnectionId, Verdict};
 
 pub use definition::{
@@ -99,6 +104,8 @@ pub(super) struct Brokers {
     random: u64,
     /// By type: failures, and what brokers that are gone took.
     before: BTreeMap<&'static str, BrokerLevels>,
+    /// Messages that brokers handed over, by what became of them.
+    received: BTreeMap<&'static str, u64>,
 }
 
 /// Positions for the disk.
@@ -250,10 +257,58 @@ impl Brokers {
     pub(super) fn step(&mut self, now: Now, connection: ConnectionId, last: u64) -> BrokerStep {
         let Some(broker) = self.of(connection) else { return BrokerStep::End(None) };
         let step = broker.step(now, last);
-        if step == BrokerStep::Connect {
-            broker.connecting();
+        match step {
+            BrokerStep::Connect => broker.connecting(),
+            BrokerStep::Subscribe(_) => broker.receiving.asked(now),
+            BrokerStep::Read(_) | BrokerStep::Wait { .. } | BrokerStep::End(_) => {}
         }
         step
+    }
+
+    pub(super) fn subscribed(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        answer: Result<(), BrokerFailure>,
+    ) {
+        if let Some(broker) = self.of(connection) {
+            broker.receiving.answered(now, answer);
+        }
+    }
+
+    /// A broker handed over a message: whom it is for, if the broker's definition lets it in, and for how long nothing is read after it.
+    pub(super) fn arrived(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        arrival: &BrokerArrival<'_>,
+    ) -> (Option<BrokerAddress>, u64) {
+        let Some(broker) = self.of(connection) else { return (None, 0) };
+        let read_in_ms = broker.receiving.charge(now, arrival);
+        match broker.address(arrival) {
+            Ok(address) => (Some(address), read_in_ms),
+            Err(why) => {
+                self.received(now, connection, arrival.topic, why);
+                (None, read_in_ms)
+            }
+        }
+    }
+
+    /// Whether messages of a broker may reach an application.
+    pub(super) fn selects(&mut self, connection: ConnectionId, application: &ApplicationUid) -> bool {
+        self.of(connection).is_some_and(|broker| broker.selects(application))
+    }
+
+    pub(super) fn received(&mut self, now: Now, connection: ConnectionId, topic: &[u8], received: Received) {
+        if let Some(broker) = self.of(connection) {
+            broker.receiving.count(now, topic, received);
+            *self.received.entry(received.name()).or_default() += 1;
+        }
+    }
+
+    /// Messages that brokers handed over, by what became of them.
+    pub(super) fn received_levels(&self) -> BTreeMap<&'static str, u64> {
+        self.received.clone()
     }
 
     pub(super) fn connected(&mut self, now: Now, connection: ConnectionId) {

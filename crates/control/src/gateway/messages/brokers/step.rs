@@ -19,6 +19,8 @@ pub enum BrokerStep {
     Read(BrokerCursor),
     /// Connects.
     Connect,
+    /// Asks for the messages of these topics; the answer is for [`Gateway::handle_broker_subscribed`](crate::gateway::Gateway).
+    Subscribe(String),
     /// Nothing, until something changes or this time comes.
     Wait {
         /// Monotonic milliseconds.

@@ -204,7 +204,7 @@ impl Run {
                 self.peers[index].unanswered.extend(messages);
             }
             BrokerStep::Connect => self.messages.brokers.connected(self.now, connection),
-            BrokerStep::Wait { .. } => {}
+            BrokerStep::Wait { .. } | BrokerStep::Subscribe(_) => {}
             BrokerStep::End(failure) => self.end(index, failure),
         }
     }
