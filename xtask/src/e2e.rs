@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (None, None) => "",
     };
     tools::ensure_all()?;
-    if options.file == "brokers" {
+    if ["brokers", "microcontroller"].contains(&options.file.as_str()) {
         system::ensure_programs(&[("mosquitto", "mosquitto"), ("mosquitto_sub", "mosquitto-clients")])?;
     }
     process::run(process::build_binary().args(["--test", test::END_TO_END]))?;

@@ -29,6 +29,7 @@ macro_rules! each_board {
     };
 }
 
+mod brokered;
 mod decommission;
 mod digests;
 mod gateways;
